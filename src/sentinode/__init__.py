@@ -1,0 +1,1 @@
+"""Sentinode: fast and honest classifiers of histopathology tiles."""

@@ -1,0 +1,100 @@
+"""Every error Sentinode raises on purpose, as one tree.
+
+    SentinodeError
+    |- UsageProblem          exit 2    a command, an option or a setting that does not exist or does not fit
+    |- DataProblem           exit 3    what was read is not what was promised
+    |  |- SourceProblem                images, label tables, HDF5 files
+    |  |- StoreProblem                 a packed store
+    |  |- SplitProblem                 who trains, who chooses, who judges
+    |  |- ScoresProblem                a table of predictions
+    |  `- RunProblem                   a run folder, its model or its checkpoint
+    |- UndefinedScore        exit 4    a figure that cannot be given
+    `- MachineProblem        exit 5    disk, memory, device, a missing package
+
+A message has three parts: what was expected, what was found, what to do.
+"""
+
+from difflib import get_close_matches
+
+EXIT_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells give it (128 + SIGINT)."""
+
+
+class SentinodeError(Exception):
+    """Base of the tree; carries the three parts.
+
+    Parameters
+    ----------
+    expected
+        What should have been there.
+    found
+        What was there instead: value, file, row. Text from data goes through `shown` first.
+    do
+        What the reader can do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, expected: str, found: str, do: str) -> None:
+        self.expected, self.found, self.do = expected, found, do
+        super().__init__(f"expected {expected}; found {found}; {do}")
+
+
+class UsageProblem(SentinodeError):
+    """A command, option or setting that does not exist or does not fit."""
+
+    exit_code = 2
+
+
+class DataProblem(SentinodeError):
+    """What was read is not what was promised."""
+
+    exit_code = 3
+
+
+class SourceProblem(DataProblem):
+    """Images, label tables or HDF5 files."""
+
+
+class StoreProblem(DataProblem):
+    """A packed store."""
+
+
+class SplitProblem(DataProblem):
+    """Who trains, who chooses, who judges."""
+
+
+class ScoresProblem(DataProblem):
+    """A table of predictions."""
+
+
+class RunProblem(DataProblem):
+    """A run folder, its model or its checkpoint."""
+
+
+class UndefinedScore(SentinodeError):
+    """A figure that cannot be given."""
+
+    exit_code = 4
+
+
+class MachineProblem(SentinodeError):
+    """Disk, memory, device, or a package that is missing."""
+
+    exit_code = 5
+
+
+def shown(value: object, limit: int = 120) -> str:
+    """Return text from data in a form that is safe to print: no control characters, bounded, in quotes.
+
+    Terminal escapes, line breaks and bidirectional overrides come out as visible escapes; other letters stay as they are.
+    """
+    text = str(value)
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text[:limit])
+    return f"'{safe}{'…' if len(text) > limit else ''}'"
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return the sentence that answers an unknown name with the nearest known ones."""
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}"

@@ -1,0 +1,1 @@
+"""Training: feed, augment, the loop, and the colour floor."""

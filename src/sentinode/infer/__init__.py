@@ -1,0 +1,1 @@
+"""A trained run over tiles: views, ensembles, scores, submission."""

@@ -1,0 +1,1 @@
+"""Scores in, statements out: figures, each with its interval. No torch."""

@@ -1,0 +1,1 @@
+"""What the machine has, and what to do with it."""

@@ -1,0 +1,1 @@
+"""The networks, and the one forward pass that training and prediction share."""

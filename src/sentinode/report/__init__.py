@@ -1,0 +1,1 @@
+"""Arrays and statements in, pictures out. No torch."""

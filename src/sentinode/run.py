@@ -1,0 +1,140 @@
+"""Files that are never half-written, and the run folder: record, history, resume state's place.
+
+Everything Sentinode writes goes through `replacing` (or a journal that is checked when read): a temporary name beside the
+target, flush, fsync, rename, fsync of the folder. This module knows no torch; `nets` puts the model into the folder.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sentinode.errors import MachineProblem, RunProblem, SentinodeError, UsageProblem, shown
+
+FORMAT = 1
+"""Version of the run folder's layout."""
+FULL_DISK = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""What a system says when nothing more fits: no space, file too large, quota."""
+
+
+@contextmanager
+def disk_problems(path: Path) -> Iterator[None]:
+    """Turn what the system says about writing `path` into an error in three parts."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise MachineProblem(
+                f"room to write {shown(path)}",
+                f"a full disk ({error.strerror})",
+                "free some space or choose another --out, then run the same command with --resume where it has one",
+            ) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
+            raise MachineProblem(
+                f"a folder that can be written for {shown(path)}",
+                str(error.strerror),
+                "choose another --out or change its permissions",
+            ) from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a power loss, where the system can (not on Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well it becomes `path`, else it is removed.
+
+    Raises MachineProblem on a full disk or an unwritable folder; `path` then holds what it held before.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with disk_problems(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with a final line break, whole or not at all; NaN is refused."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path, problem: type[SentinodeError] = RunProblem) -> dict[str, Any]:
+    """Read a JSON object; a missing, cut or foreign file raises `problem`."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise problem(
+            f"a readable {shown(path)}", f"{type(error).__name__}: {error}"[:200], "make it again, or name another folder"
+        ) from error
+    if not isinstance(value, dict):
+        raise problem(f"a JSON object in {shown(path)}", type(value).__name__, "make it again, or name another folder")
+    return value
+
+
+def claim_folder(path: Path, finished: str, *, resume: bool, overwrite: bool) -> bool:
+    """Make `path` ready for a job whose last written file is `finished`; return whether unfinished work is there to go on with.
+
+    Parameters
+    ----------
+    path
+        The folder the job writes.
+    finished
+        Name of the file that only a finished job has.
+    resume
+        Go on with unfinished work if there is some.
+    overwrite
+        Remove a Sentinode folder of that name first.
+
+    Raises
+    ------
+    UsageProblem
+        If the folder holds a finished or an unfinished job and neither flag allows it, or holds foreign files.
+    """
+    import shutil
+
+    with disk_problems(path):
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            path.mkdir(parents=True, exist_ok=True)
+            return False
+        ours = path.is_dir() and ((path / finished).exists() or (path / "unfinished.json").exists())
+        if not ours:
+            raise UsageProblem(
+                f"a new or empty folder for {shown(path)}", "files that Sentinode did not write", "choose another --out"
+            )
+        if overwrite:
+            shutil.rmtree(path)
+            path.mkdir(parents=True)
+            return False
+    if (path / finished).exists() and not (path / "unfinished.json").exists():
+        if resume:
+            return True
+        raise UsageProblem(f"a new folder for {shown(path)}", "a finished one", "choose another --out, or add --overwrite")
+    if not resume:
+        raise UsageProblem(
+            f"a new folder for {shown(path)}", "unfinished work", "add --resume to go on with it, or --overwrite to start anew"
+        )
+    return True
