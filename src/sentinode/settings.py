@@ -1,0 +1,115 @@
+"""Every option once: name, type, default, help. Command-line flags, TOML recipes and `run.json` are derived from these classes."""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from sentinode.errors import UsageProblem, nearest, shown
+
+S = TypeVar("S")
+
+
+def option(default: Any, text: str) -> Any:
+    """Return a dataclass field with its default and its help."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """How images become a store."""
+
+    groups: str | None = option(None, "CSV with columns id and slide (or group, patient, wsi), joined by id.")
+    px: int | None = option(None, "Edge length of a tile; square images of another size are resized to it.")
+    positive: str | None = option(None, "Name of the positive class; all others become negative.")
+    labels: str | None = option(None, "CSV with columns id and label, for a plain folder of images.")
+    ids: Literal["stem", "path"] = option("stem", "An image's id: its file name, or its path within the source; no ending.")
+    workers: int | None = option(None, "Decoding threads; default: one a core.")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a network is trained."""
+
+    model: Literal["simple-cnn"] = option("simple-cnn", "Network: simple-cnn, three blocks of convolution and pooling.")
+    split: Literal["auto", "random", "grouped"] = option(
+        "auto", "Split off the validation part by slide (where known) or by tile."
+    )
+    valid_share: float = option(0.2, "Share of the tiles that chooses (epoch, threshold), where no --valid is given.")
+    sample: str = option("100%", "Train on a stratified, nested sample: 5%, 0.05 or 2000 tiles.")
+    epochs: int = option(30, "Passes over the training tiles.")
+    minutes: float | None = option(
+        None, "Stop in time, validation included, with the best model so far; the schedule follows the clock."
+    )
+    patience: int = option(0, "Stop after this many epochs without a better validation AUROC; 0 never stops early.")
+    batch: int = option(64, "Tiles an optimiser step.")
+    optimizer: Literal["adamw", "sgd"] = option("adamw", "AdamW, or SGD with Nesterov momentum 0.9.")
+    lr: float = option(3e-3, "Peak learning rate.")
+    weight_decay: float = option(0.05, "Decoupled weight decay of the matrices; biases and norms have none.")
+    warmup: float = option(0.1, "Share of the training in which the rate rises; then it falls along a cosine.")
+    balance: bool = option(True, "Weigh the classes equally in the loss; probabilities keep the true prevalence.")
+    dihedral: bool = option(True, "Augment with the eight rotations and reflections.")
+    colour: float = option(1.0, "Strength of the colour augmentation; 0 switches it off.")
+    jpeg: float = option(0.0, "Share of the tiles that are recompressed as JPEG, quality 50 to 95.")
+    dropout: float = option(0.3, "Dropout before the dense head.")
+    ema: float = option(0.995, "Decay of the running mean of the weights that is judged and kept; 0 keeps the last weights.")
+    seed: int = option(0, "Same seed, same machine: the same model.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "Arithmetic; auto measures whether less than fp32 pays.")
+    micro_batch: int = option(0, "Tiles a forward pass; 0: what the caches hold. The optimiser's batch stays the same.")
+    threads: int = option(0, "Threads of the arithmetic; 0: one a usable core.")
+    resident: Literal["auto", "yes", "no"] = option("auto", "Keep all tiles in memory, or gather them from disk.")
+    checkpoint_s: float = option(60.0, "Seconds between checkpoints inside an epoch; each epoch ends with one.")
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """How a run is applied."""
+
+    views: Literal[1, 4, 8] = option(1, "Dihedral views whose logits are averaged: none, the rotations, all eight.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Arithmetic; auto takes what the run was trained with.")
+    batch: int = option(64, "Tiles a forward pass.")
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Return whether `value` is of the annotated type `kind`: a class, a Literal, or a union of such."""
+    if get_origin(kind) is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in get_args(kind))
+    if get_origin(kind) in {Union, UnionType}:
+        return any(fits(value, part) for part in get_args(kind))
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def settings_from(cls: type[S], settings: S | None, options: dict[str, Any]) -> S:
+    """Return `settings` (or the defaults of `cls`) with `options` put over them.
+
+    Raises UsageProblem for a name that is no setting (answered with the nearest) and for a value of a wrong type or choice.
+    """
+    if settings is not None and not isinstance(settings, cls):
+        raise UsageProblem(f"settings of type {cls.__name__}", type(settings).__name__, "pass that class, or options by name")
+    kinds = get_type_hints(cls)
+    for name, value in options.items():
+        if name not in kinds:
+            raise UsageProblem(f"a setting of {cls.__name__}", shown(name), nearest(name, list(kinds)))
+        if not fits(value, kinds[name]):
+            wanted = " or ".join(map(str, get_args(kinds[name]))) or getattr(kinds[name], "__name__", str(kinds[name]))
+            raise UsageProblem(f"{wanted} for {name}", f"{shown(value)} ({type(value).__name__})", "change the value")
+    start = cls() if settings is None else settings
+    return dataclasses.replace(start, **options)  # type: ignore[type-var]
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """Return the settings of a TOML recipe: a flat table of names and values."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageProblem(
+            f"a TOML recipe at {shown(path)}", f"{type(error).__name__}: {error}"[:200], "mend or rename it"
+        ) from error
