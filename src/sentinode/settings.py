@@ -1,4 +1,4 @@
-"""Every option once: name, type, default, help. Command-line flags, TOML recipes and `run.json` are derived from these classes."""
+"""Every option once: name, type, default, help. Flags, TOML recipes and `run.json` are derived from these classes."""
 
 import dataclasses
 import tomllib

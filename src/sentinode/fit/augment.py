@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sentinode.fit.jpeg import recompress
+from sentinode.nets.forward import normalise, view
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G, B in luminance (ITU-R BT.601)."""
@@ -19,21 +20,13 @@ LUMA = (0.299, 0.587, 0.114)
 class Augmentation:
     """How strongly a batch is varied; all zero and False leaves it as it is.
 
-    `dihedral`: a random one of the eight views each; `colour`: strength, 1 is brightness and contrast +-20 %, saturation +-50 %, hue
-    +-0.1 of a turn, channel gains +-10 %; `jpeg`: share of the tiles that are compressed at a random quality of 50 to 95.
+    `dihedral`: a random one of the eight views each; `colour`: strength, 1 is brightness and contrast +-20 %, saturation
+    +-50 %, hue +-0.1 of a turn, channel gains +-10 %; `jpeg`: share of the tiles that are recompressed at quality 50 to 95.
     """
 
     dihedral: bool
     colour: float
     jpeg: float
-
-
-def view(tiles: Tensor, number: int) -> Tensor:
-    """Return dihedral view `number` (0 to 7) of tiles [n, h, w, c], h = w, without copying: bit 4 transposes, 2 and 1 flip."""
-    if number & 4:
-        tiles = tiles.transpose(1, 2)
-    flips = [axis for bit, axis in ((1, 1), (2, 2)) if number & bit]
-    return tiles.flip(flips) if flips else tiles
 
 
 def random_views(tiles: Tensor, generator: torch.Generator) -> Tensor:
@@ -76,34 +69,22 @@ def colour_transforms(n: int, strength: float, generator: torch.Generator) -> tu
     return matrix.transpose(1, 2), offset
 
 
-def prepare(
-    tiles: Tensor,
-    mean: Tensor,
-    std: Tensor,
-    augmentation: Augmentation | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Return the network's input [n, 3, px, px], float32, channels-last, of uint8 tiles [n, px, px, 3] on the same device.
+def augmented(tiles: Tensor, mean: Tensor, std: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Return training input [n, 3, px, px], float32, channels-last, of uint8 tiles [n, px, px, 3] on the same device.
 
-    `mean` and `std` [3] are of colours scaled 0 to 1. Without `augmentation` this is the one transform that prediction uses. With it,
-    `generator` is a CPU generator, so that the same seed draws the same changes on every device.
+    `mean` and `std` [3] are of colours scaled 0 to 1. `generator` is a CPU generator, so that the same seed draws the same
+    changes on every device.
     """
-    scale, shift = 1 / (255 * std), -mean / std
-    if augmentation is None or generator is None:
-        x = tiles.to(torch.float32).mul_(scale).add_(shift)
-        return x.permute(0, 3, 1, 2)
     n, height, width, _ = tiles.shape
     x = random_views(tiles, generator) if augmentation.dihedral else tiles.to(torch.float32)
     if augmentation.jpeg:
         chosen = torch.rand(n, generator=generator) < augmentation.jpeg
-        quality = 50 + 45 * torch.rand(n, generator=generator)
-        if chosen.any():
-            where = chosen.to(x.device)
-            x[where] = recompress(x[where], quality[chosen].to(x.device))
-    if augmentation.colour:
-        matrix, offset = (t.to(x.device) for t in colour_transforms(n, augmentation.colour, generator))
-        x = torch.baddbmm(offset / std + shift, x.reshape(n, -1, 3), matrix * scale)
-        x = x.reshape(n, height, width, 3)
-    else:
-        x = x.mul_(scale).add_(shift)
-    return x.permute(0, 3, 1, 2)
+        quality = (50 + 45 * torch.rand(n, generator=generator))[chosen].to(x.device)
+        where = chosen.to(x.device)
+        if len(quality):
+            x[where] = recompress(x[where], quality)
+    if not augmentation.colour:
+        return normalise(x, mean, std)
+    matrix, offset = (t.to(x.device) for t in colour_transforms(n, augmentation.colour, generator))
+    x = torch.baddbmm((offset - mean) / std, x.reshape(n, -1, 3), matrix / (255 * std))
+    return x.reshape(n, height, width, 3).permute(0, 3, 1, 2)

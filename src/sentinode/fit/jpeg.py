@@ -99,7 +99,7 @@ def cosines() -> Tensor:
 
 
 def quantise(plane: Tensor, table: tuple[int, ...], quality: Tensor) -> Tensor:
-    """Return plane [n, h, w] (centred on 0) after quantisation at `quality` [n], 1 to 100; edges are repeated to multiples of 8."""
+    """Return plane [n, h, w] (centred on 0) after quantisation at `quality` [n], 1 to 100; edges repeat to multiples of 8."""
     n, height, width = plane.shape
     padded = functional.pad(plane[:, None], (0, -width % 8, 0, -height % 8), mode="replicate")[:, 0]
     transform = cosines().to(plane.device)
@@ -122,4 +122,5 @@ def recompress(tiles: Tensor, quality: Tensor) -> Tensor:
         half = functional.avg_pool2d(plane[:, None], 2, ceil_mode=True)[:, 0]
         coarse = quantise(half, CHROMINANCE, quality)[:, None]
         planes.append(functional.interpolate(coarse, scale_factor=2, mode="bilinear")[:, 0, :height, :width])
-    return (torch.stack(planes, -1) @ torch.linalg.inv(to_ycc).T).clamp(0, 255)
+    to_rgb: Tensor = torch.linalg.inv(to_ycc)
+    return (torch.stack(planes, -1) @ to_rgb.T).clamp(0, 255)

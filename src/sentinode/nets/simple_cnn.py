@@ -5,6 +5,8 @@ quarter of the work; batch norm sees the pooled maps. The head looks at the whol
 the label of a tile lives (PatchCamelyon: at least one tumour pixel in the centre 32x32 of 96x96).
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -46,7 +48,7 @@ class SimpleCNN(nn.Module):
     def __init__(self, widths: tuple[int, int, int] = (32, 64, 128), hidden: int = 128, dropout: float = 0.3) -> None:
         super().__init__()
         channels = (3, *widths)
-        self.blocks = nn.Sequential(*(Block(a, b) for a, b in zip(channels[:-1], channels[1:], strict=True)))
+        self.blocks = nn.Sequential(*(Block(a, b) for a, b in pairwise(channels)))
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(4 * widths[-1], hidden)
         self.head = nn.Linear(hidden, 1)
@@ -57,4 +59,5 @@ class SimpleCNN(nn.Module):
         middle = centre(maps)
         pooled = [f(m, dim=(2, 3)) for m in (maps, middle) for f in (torch.mean, torch.amax)]
         features = self.dropout(torch.cat(pooled, dim=1))
-        return self.head(functional.relu(self.dense(features))).squeeze(1)
+        logits: Tensor = self.head(functional.relu(self.dense(features)))
+        return logits.squeeze(1)

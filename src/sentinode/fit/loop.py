@@ -1,0 +1,220 @@
+"""THE training loop. Read it from top to bottom: it is all there is.
+
+Every random draw of a step is a function of (seed, step), and every order of an epoch one of (seed, epoch): a run that was
+killed goes on from its checkpoint to the same weights, bit for bit on a CPU.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sentinode.fit.augment import Augmentation, augmented
+from sentinode.fit.feed import Feed, epoch_order
+from sentinode.machine.plan import Plan
+from sentinode.nets.forward import Logits, Preprocessing, arithmetic, logits
+from sentinode.settings import TrainSettings
+
+
+@dataclass
+class Progressing:
+    """What changes while a network is trained, and all that a checkpoint holds.
+
+    `average` is the running mean of the weights (the weights themselves where `ema` is 0); `best` its state at the epoch of the
+    highest validation AUROC. `seconds` counts training and validation, over all sittings.
+    """
+
+    model: nn.Module
+    average: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    loss_sum: float = 0.0
+    tiles_seen: int = 0
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+    best_epoch: int = -1
+    best_auroc: float = -math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    stopped_by: str = ""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How a validation pass is scored: `score(logits float32 [n])` gives (loss, AUROC)."""
+
+    feed: Feed
+    score: Callable[[Logits], tuple[float, float]]
+
+
+def fit(
+    state: Progressing,
+    train: Feed,
+    judge: Judge,
+    preprocessing: Preprocessing,
+    settings: TrainSettings,
+    plan: Plan,
+    keep: Callable[[Progressing, str], None],
+) -> None:
+    """Train `state` to the end of its settings; the best weights by validation AUROC are in `state.best`.
+
+    `keep(state, when)` is called after each step ("step") and each epoch ("epoch"): it writes checkpoints, speaks, and may raise
+    to stop. Time: `settings.minutes` bounds training and validation together, and the schedule then follows the clock.
+    """
+    steps_an_epoch = len(epoch_order(len(train), settings.batch, settings.seed, 0))
+    validation_s = 0.0
+    began = time.perf_counter() - state.seconds
+    while not state.stopped_by:
+        order = epoch_order(len(train), settings.batch, settings.seed, state.epoch)[state.step_in_epoch :]
+        for batch, tick in timed(train.batches(order), state):
+            schedule(state, settings, steps_an_epoch)
+            take_step(state, batch, preprocessing, settings, plan)
+            tick()
+            state.seconds = time.perf_counter() - began
+            if out_of_time(state, settings, validation_s):
+                state.stopped_by = "minutes"
+                break
+            keep(state, "step")
+        validation_s = validate(state, judge, preprocessing, settings, plan)
+        state.seconds = time.perf_counter() - began
+        if not state.stopped_by:
+            state.stopped_by = finished(state, settings)
+        keep(state, "epoch")
+
+
+def timed(
+    batches: Iterator[tuple[Tensor, Tensor]], state: Progressing
+) -> Iterator[tuple[tuple[Tensor, Tensor], Callable[[], None]]]:
+    """Yield each batch with a function that adds the time since the last step to `state.train_seconds`."""
+    last = time.perf_counter()
+
+    def tick() -> None:
+        nonlocal last
+        now = time.perf_counter()
+        state.train_seconds += now - last
+        last = now
+
+    for batch in batches:
+        yield batch, tick
+
+
+def take_step(
+    state: Progressing, batch: tuple[Tensor, Tensor], preprocessing: Preprocessing, settings: TrainSettings, plan: Plan
+) -> None:
+    """Take one optimiser step on tiles uint8 [n, px, px, 3] and labels float32 [n], in micro-batches that sum to the whole."""
+    tiles, labels = batch
+    chance = torch.Generator().manual_seed(step_seed(settings.seed, state.step))
+    torch.manual_seed(step_seed(settings.seed + 1, state.step))
+    mean, std = preprocessing.on(tiles.device)
+    changes = Augmentation(settings.dihedral, settings.colour, settings.jpeg)
+    weights = class_weights(labels, plan.positive_share) if settings.balance else torch.ones_like(labels)
+    loss_sum = torch.zeros((), device=tiles.device)
+    for some, truth, weight in zip(*(t.split(plan.micro_batch) for t in (tiles, labels, weights)), strict=True):
+        inputs = augmented(some, mean, std, changes, chance)
+        with arithmetic(tiles.device, plan.precision):
+            outputs = state.model(inputs)
+        losses = functional.binary_cross_entropy_with_logits(outputs.float(), truth, weight=weight, reduction="sum")
+        state.scaler.scale(losses / len(labels)).backward()  # type: ignore[no-untyped-call]
+        loss_sum += losses.detach()
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    blend(state.average, state.model, settings.ema, state.step)
+    state.loss_sum += float(loss_sum)
+    state.tiles_seen += len(labels)
+    state.step += 1
+    state.step_in_epoch += 1
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return a 63-bit seed that depends on (seed, step) alone."""
+    return int(np.random.SeedSequence([seed & 0xFFFFFFFF, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def class_weights(labels: Tensor, positive_share: float) -> Tensor:
+    """Return weights [n] under which both classes weigh the same over the training set, and 1 on average."""
+    return torch.where(labels > 0.5, 0.5 / positive_share, 0.5 / (1 - positive_share))
+
+
+@torch.no_grad()
+def blend(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move the running mean towards the weights; the decay rises to its value so that early steps are forgotten soon."""
+    if average is model:
+        return
+    rate = 1 - min(decay, (1 + step) / (10 + step))
+    theirs = model.state_dict()
+    for name, mine in average.state_dict().items():
+        if mine.is_floating_point():
+            mine.lerp_(theirs[name], rate)
+        else:
+            mine.copy_(theirs[name])
+
+
+def progress_of(state: Progressing, settings: TrainSettings, steps_an_epoch: int) -> float:
+    """Return how much of the training is done, 0 to 1: by the clock where `minutes` is set, else by steps."""
+    if settings.minutes is not None:
+        return min(1.0, state.seconds / (60 * settings.minutes))
+    return min(1.0, state.step / (settings.epochs * steps_an_epoch))
+
+
+def schedule(state: Progressing, settings: TrainSettings, steps_an_epoch: int) -> None:
+    """Set the learning rate: a linear rise over `warmup`, then a cosine down to 0."""
+    done = progress_of(state, settings, steps_an_epoch)
+    if done < settings.warmup:
+        share = max(done / settings.warmup, 1e-3)
+    else:
+        share = 0.5 * (1 + math.cos(math.pi * (done - settings.warmup) / max(1 - settings.warmup, 1e-9)))
+    for group in state.optimizer.param_groups:
+        group["lr"] = settings.lr * share
+
+
+def out_of_time(state: Progressing, settings: TrainSettings, validation_s: float) -> bool:
+    """Return whether one more step, and the validation that follows, would pass the limit of `minutes`."""
+    if settings.minutes is None:
+        return False
+    one_step = state.train_seconds / max(state.step, 1)
+    ahead = validation_s or state.train_seconds * 0.1
+    return state.seconds + 1.1 * ahead + 2 * one_step >= 60 * settings.minutes
+
+
+def finished(state: Progressing, settings: TrainSettings) -> str:
+    """Return why training is over after the epoch just validated, or ''."""
+    if settings.minutes is None and state.epoch >= settings.epochs:
+        return "epochs"
+    if settings.patience and state.epoch - 1 - state.best_epoch >= settings.patience:
+        return "patience"
+    return ""
+
+
+def validate(state: Progressing, judge: Judge, preprocessing: Preprocessing, settings: TrainSettings, plan: Plan) -> float:
+    """Close the epoch: judge the running mean, remember the best, add a line to the history; return the seconds it took."""
+    began = time.perf_counter()
+    outputs = logits(state.average, judge.feed.in_order(plan.micro_batch), preprocessing, precision=plan.precision)
+    loss, auroc = judge.score(outputs)
+    if auroc > state.best_auroc:
+        state.best_auroc, state.best_epoch = auroc, state.epoch
+        state.best = {k: v.detach().clone() for k, v in state.average.state_dict().items()}
+    state.history.append(
+        {
+            "epoch": state.epoch,
+            "step": state.step,
+            "train_loss": state.loss_sum / max(state.tiles_seen, 1),
+            "valid_loss": loss,
+            "valid_auroc": auroc,
+            "lr": state.optimizer.param_groups[0]["lr"],
+            "seconds": round(state.seconds, 3),
+        }
+    )
+    state.epoch += 1
+    state.step_in_epoch = state.tiles_seen = 0
+    state.loss_sum = 0.0
+    return time.perf_counter() - began

@@ -1,0 +1,115 @@
+"""What to do with the machine, and why: decided once before a job, printed, saved with the run, each choice open to override."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sentinode.errors import MachineProblem, shown
+from sentinode.machine.memory import available_bytes
+from sentinode.settings import TrainSettings
+
+GAIN = 1.15
+"""How much faster reduced precision must be to be chosen: far from both 1 and the 2 it gives where hardware has it, so that noise
+does not turn the choice and the same seed gives the same model."""
+RESIDENT_SHARE = 0.6
+"""Share of the free memory that tiles may fill."""
+CPU_MICRO_PIXELS = 16 * 96 * 96
+"""Pixels of a micro-batch whose first maps stay within a few MiB of cache a core (16 tiles of 96x96: measured best of 8, 16, 64)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices; `reasons` says for each why."""
+
+    device: str
+    precision: str
+    micro_batch: int
+    threads: int
+    resident: bool
+    positive_share: float = 0.5
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """Return one line a choice, with its reason."""
+        return [f"  {name}: {getattr(self, name)} ({why})" for name, why in self.reasons.items()]
+
+
+def choose_device(device: str) -> tuple[str, str]:
+    """Return the device and why; MachineProblem for one that is not there."""
+    import torch
+
+    if device == "auto":
+        found = torch.cuda.is_available()
+        return ("cuda", "a GPU is there") if found else ("cpu", "no GPU that torch can use")
+    try:
+        asked = torch.device(device)
+    except RuntimeError as error:
+        raise MachineProblem("device auto, cpu, cuda or cuda:N", shown(device), "change --device") from error
+    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
+        raise MachineProblem(
+            f"device {device}", f"{torch.cuda.device_count()} GPUs", "use --device cpu, or see 'sentinode doctor'"
+        )
+    return device, "asked for"
+
+
+def make_plan(
+    settings: TrainSettings,
+    *,
+    px: int,
+    resident_bytes: int,
+    positive_share: float,
+    step_seconds: Callable[[Plan], float],
+) -> Plan:
+    """Decide how to train.
+
+    Parameters
+    ----------
+    settings
+        What the user asked for; anything but "auto" or 0 is taken as it is.
+    px
+        Edge length of a tile.
+    resident_bytes
+        What the tiles take up in memory.
+    positive_share
+        Share of positives among the training tiles, for the class weights.
+    step_seconds
+        Measures a training step under a plan, seconds; called only where precision is to be chosen.
+    """
+    import torch
+
+    device, why_device = choose_device(settings.device)
+    on_gpu = device.startswith("cuda")
+    threads = settings.threads or torch.get_num_threads()
+    fitting = max(1, CPU_MICRO_PIXELS // (px * px))
+    micro = settings.micro_batch or min(settings.batch, settings.batch if on_gpu else fitting)
+    free = torch.cuda.mem_get_info()[0] if on_gpu else available_bytes()
+    resident = {"yes": True, "no": False}.get(settings.resident, resident_bytes <= RESIDENT_SHARE * free)
+    plan = Plan(
+        device=device,
+        precision=settings.precision,
+        micro_batch=micro,
+        threads=threads,
+        resident=resident,
+        positive_share=positive_share,
+        reasons={
+            "device": why_device,
+            "precision": "asked for",
+            "micro_batch": "asked for"
+            if settings.micro_batch
+            else ("the whole batch fits a GPU" if on_gpu else "fits the caches"),
+            "threads": "asked for" if settings.threads else "one a usable core",
+            "resident": "asked for"
+            if settings.resident != "auto"
+            else f"tiles take {resident_bytes / 1e9:.2f} GB, {free / 1e9:.1f} GB are free",
+        },
+    )
+    return plan if settings.precision != "auto" else choose_precision(plan, step_seconds)
+
+
+def choose_precision(plan: Plan, step_seconds: Callable[[Plan], float]) -> Plan:
+    """Return the plan with bf16 where a measured training step is at least `GAIN` times faster with it, else with fp32."""
+    times = {p: step_seconds(dataclasses.replace(plan, precision=p)) for p in ("fp32", "bf16")}
+    gain = times["fp32"] / times["bf16"]
+    chosen = "bf16" if gain >= GAIN else "fp32"
+    why = f"a step takes {times['fp32'] * 1e3:.0f} ms in fp32, {times['bf16'] * 1e3:.0f} ms in bf16"
+    return dataclasses.replace(plan, precision=chosen, reasons=plan.reasons | {"precision": why})

@@ -1,0 +1,98 @@
+"""The one forward pass: uint8 tiles in, logits out. Training's validation, prediction and the benchmarks all go through it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+Logits = npt.NDArray[np.float32]
+"""float32 [n]."""
+VIEWS = {1: (0,), 4: (0, 3, 5, 6), 8: tuple(range(8))}
+"""Dihedral views by their number: the tile as it is; the four rotations; rotations and reflections."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Arithmetic by its short name."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What stands between a tile and the network: mean and std [3] of colours scaled 0 to 1."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def on(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """Return mean and std as float32 tensors on `device`."""
+        return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
+
+
+def view(tiles: Tensor, number: int) -> Tensor:
+    """Return dihedral view `number` (0 to 7) of tiles [n, h, w, c], h = w: bit 4 transposes, then 1 and 2 flip rows, columns."""
+    if number & 4:
+        tiles = tiles.transpose(1, 2)
+    flips = [axis for bit, axis in ((1, 1), (2, 2)) if number & bit]
+    return tiles.flip(flips) if flips else tiles
+
+
+def normalise(tiles: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return float32 [n, 3, h, w], channels-last, of tiles [n, h, w, 3] with values 0 to 255."""
+    x = tiles.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    return x.mul_(1 / (255 * std)).sub_(mean / std).permute(0, 3, 1, 2)
+
+
+def arithmetic(device: torch.device | str, precision: str) -> AbstractContextManager[Any]:
+    """Return the context in which the network computes: autocast to bf16 or fp16, or plain fp32."""
+    kind = torch.device(device).type
+    return nullcontext() if precision == "fp32" else torch.autocast(kind, DTYPES[precision])
+
+
+@torch.inference_mode()
+def logits(
+    model: nn.Module,
+    parts: Iterable[Tensor],
+    preprocessing: Preprocessing,
+    *,
+    views: int = 1,
+    precision: str = "fp32",
+    done: Callable[[int], object] = lambda _: None,
+) -> Logits:
+    """Return the logit of each tile, the mean over its dihedral views.
+
+    Parameters
+    ----------
+    model
+        Takes normalised tiles [n, 3, px, px], gives logits [n]; judged in evaluation mode and left in the mode it came in.
+    parts
+        Batches of tiles, uint8 [k, px, px, 3], on any device; `slices` cuts an array or a memory map.
+    preprocessing
+        The network's own.
+    views
+        1, 4 or 8.
+    precision
+        "fp32", "bf16" or "fp16".
+    done
+        Called with the number of tiles just finished.
+    """
+    was_training = model.training
+    device = next(model.parameters()).device
+    mean, std = preprocessing.on(device)
+    model.eval()
+    out: list[Tensor] = []
+    with arithmetic(device, precision):
+        for part in parts:
+            there = part.to(device, non_blocking=True)
+            passes = [model(normalise(view(there, number), mean, std)).float() for number in VIEWS[views]]
+            out.append(torch.stack(passes).mean(0))
+            done(len(part))
+    model.train(was_training)
+    return torch.cat(out).cpu().numpy() if out else np.zeros(0, np.float32)
+
+
+def slices(tiles: npt.NDArray[np.uint8], batch: int) -> Iterator[Tensor]:
+    """Yield tiles uint8 [n, px, px, 3] in order as tensors of at most `batch` rows; a memory map is copied a slice at a time."""
+    for start in range(0, len(tiles), batch):
+        yield torch.from_numpy(np.array(tiles[start : start + batch]))

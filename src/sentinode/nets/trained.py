@@ -1,0 +1,146 @@
+"""A trained network as files and as an object: `model.safetensors` and `model.json` are all that prediction needs.
+
+Weights are read by safetensors, which holds tensors and nothing that could run.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from sentinode.errors import DataProblem, RunProblem, nearest, shown
+from sentinode.nets.forward import Logits, Preprocessing, logits, slices
+from sentinode.nets.simple_cnn import SimpleCNN
+from sentinode.run import read_json, write_bytes, write_json
+
+FORMAT = 1
+"""Version of model.json."""
+NETWORKS: dict[str, type[nn.Module]] = {"simple-cnn": SimpleCNN}
+"""Our own networks by the name `--model` takes."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What travels with the weights.
+
+    `probability = sigmoid((logit + logit_shift) / temperature)`. `logit_shift` gives back the prevalence that a balanced loss
+    took out. `threshold` is a probability, chosen on the validation part by `threshold_rule`. `classes` are (negative, positive).
+    """
+
+    network: str
+    arguments: dict[str, Any]
+    preprocessing: Preprocessing
+    px: int
+    classes: tuple[str, str]
+    logit_shift: float = 0.0
+    temperature: float = 1.0
+    threshold: float = 0.5
+    threshold_rule: str = "0.5, not chosen"
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def build(network: str, arguments: dict[str, Any]) -> nn.Module:
+    """Return an untrained network; UsageProblem-like answer with the nearest name if it does not exist."""
+    if network not in NETWORKS:
+        raise RunProblem("a network this version knows", shown(network), nearest(network, list(NETWORKS)))
+    return NETWORKS[network](**arguments)
+
+
+def save_model(folder: Path, state: dict[str, Tensor], facts: ModelFacts) -> None:
+    """Write weights and facts into `folder`, each whole or not at all; the facts last."""
+    write_bytes(folder / "model.safetensors", save({k: v.detach().cpu().contiguous() for k, v in state.items()}))
+    write_json(folder / "model.json", {"format": FORMAT} | dataclasses.asdict(facts))
+
+
+def read_facts(folder: Path) -> ModelFacts:
+    """Read model.json; RunProblem if it is missing, of another version, or misses a field."""
+    values = read_json(folder / "model.json", RunProblem)
+    version = values.pop("format", None)
+    if version != FORMAT:
+        raise RunProblem(f"model.json of format {FORMAT}", f"format {shown(version)}", "train again with this version")
+    try:
+        values["preprocessing"] = Preprocessing(**{k: tuple(v) for k, v in values["preprocessing"].items()})
+        values["classes"] = tuple(values["classes"])
+        return ModelFacts(**values)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise RunProblem("the fields of a model.json", f"{error}"[:200], f"train again, or mend {shown(folder)}") from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run: `path`, `model` (a plain torch module in evaluation mode), `facts`, and `record` (run.json)."""
+
+    path: Path
+    model: nn.Module
+    facts: ModelFacts
+    record: dict[str, Any]
+
+    def logits(self, tiles: npt.NDArray[np.uint8], batch: int = 64, **how: Any) -> Logits:
+        """Return calibrated logits float32 [n] of uint8 tiles [n, px, px, 3], `batch` at a time; `how` as in `nets.forward.logits`."""
+        expected = (self.facts.px, self.facts.px, 3)
+        if tiles.dtype != np.uint8 or tiles.shape[1:] != expected:
+            raise DataProblem(
+                f"uint8 tiles [n, {expected[0]}, {expected[1]}, 3]", f"{tiles.dtype} {list(tiles.shape)}", "pack them with --px"
+            )
+        raw = logits(self.model, slices(tiles, batch), self.facts.preprocessing, **how)
+        return ((raw + np.float32(self.facts.logit_shift)) / np.float32(self.facts.temperature)).astype(np.float32)
+
+    def predict_proba(self, tiles: npt.NDArray[np.uint8], views: int = 1) -> npt.NDArray[np.float64]:
+        """Return the probability of the positive class, float64 [n] in 0 to 1, of uint8 tiles [n, px, px, 3]."""
+        return sigmoid(self.logits(tiles, views=views))
+
+
+def sigmoid(logit: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """Return 1 / (1 + exp(-logit)) in float64, without overflow."""
+    x = np.asarray(logit, np.float64)
+    small = np.exp(-np.abs(x))
+    probability: npt.NDArray[np.float64] = np.where(x >= 0, 1, small) / (1 + small)
+    return probability
+
+
+def load(run: str | Path, device: str = "cpu") -> Run:
+    """Open a run folder.
+
+    Raises RunProblem if the folder is no finished run, or its weights are cut, foreign or of another network.
+    """
+    folder = Path(run)
+    if not (folder / "model.json").is_file():
+        raise RunProblem(
+            f"a run folder at {shown(folder)}", "no model.json in it", "name the --out of a finished 'sentinode train'"
+        )
+    facts = read_facts(folder)
+    model = build(facts.network, facts.arguments)
+    try:
+        state = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise RunProblem(
+            "readable weights in model.safetensors", f"{error}"[:200], "train again, or copy the whole run folder"
+        ) from error
+    wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    found = {k: tuple(v.shape) for k, v in state.items()}
+    if wanted != found:
+        different = sorted(set(wanted.items()) ^ set(found.items()))
+        raise RunProblem(
+            f"the weights of {facts.network}", f"others: {shown(different[:3])}", "keep model.json and model.safetensors together"
+        )
+    model.load_state_dict(state)
+    record = read_json(folder / "run.json", RunProblem) if (folder / "run.json").exists() else {}
+    return Run(folder, model.to(device).eval(), facts, record)
+
+
+def weights_digest(folder: Path) -> str:
+    """Return the 128-bit hex digest of a run's weights and facts, by which scores name the run."""
+    import hashlib
+
+    whole = hashlib.sha256()
+    for name in ("model.json", "model.safetensors"):
+        data = (folder / name).read_bytes()
+        whole.update(json.dumps([name, len(data)]).encode() + data)
+    return whole.hexdigest()[:32]
