@@ -39,8 +39,8 @@ class Gpu:
 class Machine:
     """What is there: found out, not measured.
 
-    `cores` are those this process may use (affinity and container quota); `features` a part of `FEATURES`; `memory` the bytes it may
-    use; `cuda`, `cudnn` and `driver` are "" where there is none.
+    `cores` are those this process may use (affinity and container quota); `features` a part of `FEATURES`; `memory` the bytes it
+    may use; `cuda`, `cudnn` and `driver` are "" where there is none.
     """
 
     cpu: str
