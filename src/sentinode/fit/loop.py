@@ -212,6 +212,7 @@ def validate(state: Progressing, judge: Judge, preprocessing: Preprocessing, set
             "valid_auroc": auroc,
             "lr": state.optimizer.param_groups[0]["lr"],
             "seconds": round(state.seconds, 3),
+            "tiles": state.tiles_seen,
         }
     )
     state.epoch += 1

@@ -1,0 +1,175 @@
+"""The command line: parse, call, print. Each verb calls the function of the same name; nothing heavy is imported before."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, Token
+
+import sentinode
+from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, nearest, shown
+from sentinode.settings import EvaluateSettings, PackSettings, PredictSettings, TrainSettings, read_recipe
+
+Flat = Parameter(name="*")
+Resume = Annotated[bool, Parameter(negative=(), help="Go on with an unfinished job of the same input.")]
+Overwrite = Annotated[bool, Parameter(negative=(), help="Replace what an earlier job wrote there.")]
+Quiet = Annotated[bool, Parameter(negative=(), help="Say nothing but the result.")]
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print the result for programs.")]
+Out = Annotated[Path, Parameter(help="What to write.")]
+
+
+def from_recipe(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Fill options that were not typed from the TOML file that --recipe names; unknown names in it are an error."""
+    named = {argument.name.removeprefix("--").replace("-", "_"): argument for argument in arguments}
+    recipe = named.get("recipe")
+    if recipe is None or not recipe.tokens:
+        return
+    path = recipe.tokens[0].value
+    known = {field.name for field in dataclasses.fields(TrainSettings)}
+    for name, value in read_recipe(path).items():
+        if name not in known:
+            raise UsageProblem(f"a setting of 'train' in {shown(path)}", shown(name), nearest(name, sorted(known)))
+        if not named[name].tokens:
+            named[name].append(Token(keyword=f"--{name}", value=str(value), source=path))
+
+
+app = App(
+    name="sentinode",
+    version=sentinode.__version__,
+    help="Fast and honest classifiers of histopathology tiles. Research use, not a medical device.",
+    config=from_recipe,
+)
+
+
+@app.command
+def quickstart(
+    *,
+    out: Out = Path("quickstart"),
+    data: Annotated[Path | None, Parameter(help="Your own folder of tiles instead of synthetic tissue.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Synthetic tissue to store, model, judgement and picture: two minutes, no network."""
+    answer(sentinode.quickstart(out=out, data=data, overwrite=overwrite, quiet=quiet), as_json)
+
+
+@app.command
+def pack(
+    *sources: Annotated[Path, Parameter(help="Folders, CSV manifests or PCam HDF5 files.")],
+    out: Out,
+    settings: Annotated[PackSettings, Flat] = PackSettings(),
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Pack tiles of any source into a store."""
+    store = sentinode.pack(*sources, out=out, settings=settings, resume=resume, overwrite=overwrite, quiet=quiet)
+    answer(sentinode.info(store), as_json)
+
+
+@app.command
+def info(
+    store: Annotated[Path, Parameter(help="A packed store.")],
+    /,
+    *,
+    verify: Annotated[bool, Parameter(negative=(), help="Recompute every digest.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a store holds; --verify checks every pixel."""
+    answer(sentinode.info(sentinode.open_store(store), verify=verify, quiet=quiet), as_json)
+
+
+@app.command
+def doctor(*, quiet: Quiet = False, as_json: Json = False) -> None:
+    """Say what this machine has, measure it, and name the bottleneck."""
+    answer(sentinode.doctor(quiet=quiet), as_json)
+
+
+@app.command
+def train(
+    store: Annotated[Path, Parameter(help="A packed store with labels.")],
+    /,
+    *,
+    out: Out,
+    valid: Annotated[Path | None, Parameter(help="A store that chooses epoch and threshold.")] = None,
+    recipe: Annotated[Path | None, Parameter(help="A TOML file of settings; typed options win.")] = None,
+    settings: Annotated[TrainSettings, Flat] = TrainSettings(),
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a network on a store."""
+    del recipe  # read by from_recipe, before the settings were made
+    run = sentinode.train(store, out=out, valid=valid, settings=settings, resume=resume, overwrite=overwrite, quiet=quiet)
+    answer(run, as_json)
+
+
+@app.command
+def predict(
+    *inputs: Annotated[Path, Parameter(help="One or more runs, then a store or anything 'pack' takes.")],
+    out: Out,
+    submission: Annotated[bool, Parameter(negative=(), help="Write id,label as Kaggle takes it.")] = False,
+    settings: Annotated[PredictSettings, Flat] = PredictSettings(),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Score tiles with one run or an ensemble."""
+    scores = sentinode.predict(*inputs, out=out, submission=submission, settings=settings, overwrite=overwrite, quiet=quiet)
+    result = {"out": str(out), "tiles": len(scores.table), "mean_probability": float(scores.table["probability"].mean())}
+    print(json.dumps(result) if as_json else f"{result['tiles']:,} tiles scored: {shown(out)}")
+
+
+@app.command
+def evaluate(
+    *inputs: Annotated[Path, Parameter(help="Runs or one scores file, then the store to judge on.")],
+    out: Out,
+    settings: Annotated[EvaluateSettings, Flat] = EvaluateSettings(),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Judge runs, or anyone's predictions, on a store: every figure with its interval, beside the colour floor."""
+    judgement = sentinode.evaluate(*inputs, out=out, settings=settings, overwrite=overwrite, quiet=quiet)
+    answer(judgement, as_json)
+
+
+def answer(result: Any, as_json: bool) -> None:
+    """Print a result: its lines, or its values as JSON."""
+    print(json.dumps(result.as_dict(), ensure_ascii=True, allow_nan=False) if as_json else "\n".join(result.lines()))
+
+
+def main(words: Iterable[str] | None = None) -> None:
+    """Run the command line; errors come as one line and an exit code, `--debug` shows the traceback."""
+    tokens = list(sys.argv[1:] if words is None else words)
+    debug = "--debug" in tokens
+    tokens = [word for word in tokens if word != "--debug"]
+    sys.exit(guarded(lambda: app(tokens, exit_on_error=False, print_error=False, result_action="return_value"), debug=debug))
+
+
+def guarded(call: Callable[[], object], *, debug: bool) -> int:
+    """Return the exit code of `call`, after printing its error in one line."""
+    try:
+        call()
+    except SentinodeError as error:
+        if debug:
+            raise
+        print(f"sentinode: {error}", file=sys.stderr)
+        return error.exit_code
+    except CycloptsError as error:
+        print(f"sentinode: {' '.join(str(error).split())} (see --help)", file=sys.stderr)
+        return UsageProblem.exit_code
+    except KeyboardInterrupt:
+        print("sentinode: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (as `| head` does); nothing is left to say to it.
+        sys.stderr.close()
+    return 0

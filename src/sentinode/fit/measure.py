@@ -1,0 +1,61 @@
+"""What training costs, measured: seconds a step, arithmetic a tile."""
+
+import copy
+import time
+
+import torch
+from torch import nn
+
+from sentinode.fit.loop import Progressing, take_step
+from sentinode.machine.plan import Plan
+from sentinode.nets.forward import Preprocessing
+from sentinode.settings import TrainSettings
+
+GREY = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+"""Any preprocessing: cost does not depend on it."""
+
+
+def new_state(model: nn.Module, settings: TrainSettings, plan: Plan) -> Progressing:
+    """Return the state of an untrained `model`: its running mean, optimiser and loss scaler.
+
+    Matrices decay, biases and norms do not (the usual rule; see Loshchilov and Hutter 2019 for decoupled decay).
+    """
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    on_gpu = plan.device.startswith("cuda")
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=on_gpu or None)
+    average = copy.deepcopy(model) if settings.ema else model
+    scaler = torch.amp.GradScaler("cuda" if on_gpu else "cpu", enabled=plan.precision == "fp16")
+    return Progressing(model, average, optimizer, scaler)
+
+
+def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, px: int, repeats: int = 3) -> float:
+    """Return the least seconds of `repeats` training steps of a copy of `model` on noise, after one step of warm-up."""
+    state = new_state(copy.deepcopy(model).to(plan.device), settings, plan)
+    noise = torch.Generator().manual_seed(0)
+    tiles = torch.randint(0, 256, (settings.batch, px, px, 3), dtype=torch.uint8, generator=noise).to(plan.device)
+    labels = (torch.arange(settings.batch) % 2).float().to(plan.device)
+    times = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        take_step(state, (tiles, labels), GREY, settings, plan)
+        if plan.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+def flop_per_tile(model: nn.Module, px: int) -> int:
+    """Return the multiplications and additions of one training step, forward and backward, for one tile of edge `px`."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    trial = copy.deepcopy(model).cpu()
+    two = torch.zeros(2, 3, px, px)
+    with FlopCounterMode(display=False) as counter:
+        trial(two).sum().backward()
+    return counter.get_total_flops() // 2

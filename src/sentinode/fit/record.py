@@ -1,0 +1,131 @@
+"""The end of a run: the best weights, the threshold they need, and a record that is enough to repeat it."""
+
+import csv
+import dataclasses
+import io
+import platform
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sentinode.fit.loop import Progressing
+from sentinode.judge.threshold import youden_threshold
+from sentinode.machine.memory import peak_bytes
+from sentinode.machine.plan import Plan
+from sentinode.machine.probe import convolution_peak, probe
+from sentinode.nets.trained import ModelFacts, Run, load, save_model, sigmoid, weights_digest
+from sentinode.run import FORMAT, write_bytes, write_json
+from sentinode.scores import Scores, write_scores
+from sentinode.settings import TrainSettings
+from sentinode.tiles.split import write_split
+
+if TYPE_CHECKING:
+    from sentinode.fit.train import Parts
+
+PACKAGES = ("sentinode", "torch", "numpy", "pandas", "scikit-learn", "safetensors", "pillow")
+"""Packages whose versions a record names."""
+
+
+def write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    """Write one line an epoch as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_bytes(path, text.getvalue().encode())
+
+
+def finish(
+    folder: Path, state: Progressing, facts: ModelFacts, parts: "Parts", settings: TrainSettings, plan: Plan, flop: int
+) -> Run:
+    """Write the model, the validation scores, the split and run.json, in this order; then the run is finished.
+
+    The threshold is chosen on the validation part with the arithmetic that prediction uses.
+    """
+    state.average.load_state_dict(state.best)
+    store, rows = parts.valid
+    logits = Run(folder, state.average, facts, {}).logits(Rows(store.tiles, rows))
+    labels = store.rows["label"].to_numpy()[rows]
+    probability = sigmoid(logits)
+    facts = dataclasses.replace(
+        facts,
+        threshold=float(youden_threshold(labels, probability)),
+        threshold_rule="highest sensitivity + specificity on valid",
+        training={"best_epoch": state.best_epoch + 1, "tiles": len(parts.train[1])},
+    )
+    save_model(folder, state.best, facts)
+    table = store.rows.iloc[rows][["id", "group", "label"]].assign(logit=logits.astype(np.float64), probability=probability)
+    header = {"runs": [weights_digest(folder)], "store": store.digest, "protocol": parts.split.how, "views": 1}
+    write_scores(folder / "valid.parquet", Scores(pd.DataFrame(table).reset_index(drop=True), header))
+    write_split(folder / "split.parquet", parts.split)
+    write_json(folder / "run.json", record(state, parts, settings, plan, flop) | {"digest": weights_digest(folder)})
+    shutil.rmtree(folder / "resume", ignore_errors=True)
+    (folder / "unfinished.json").unlink(missing_ok=True)
+    return load(folder)
+
+
+def record(state: Progressing, parts: "Parts", settings: TrainSettings, plan: Plan, flop: int) -> dict[str, Any]:
+    """Return run.json's content: settings resolved, data, versions, machine, plan with reasons, cost, best epoch, valid scores."""
+    best = state.history[state.best_epoch]
+    return {
+        "format": FORMAT,
+        "settings": dataclasses.asdict(settings),
+        "data": {
+            "train": {"store": parts.train[0].digest, "n": len(parts.train[1])},
+            "valid": {"store": parts.valid[0].digest, "n": len(parts.valid[1])},
+            "classes": list(parts.train[0].classes),
+            "px": parts.train[0].px,
+            "split": parts.split.how,
+        },
+        "warnings": list(parts.split.warnings),
+        "best_epoch": state.best_epoch + 1,
+        "stopped_by": state.stopped_by,
+        "valid": {"auroc": best["valid_auroc"], "loss": best["valid_loss"], "n": len(parts.valid[1]), "chose_the_epoch": True},
+        "cost": cost(state, plan, flop),
+        "plan": dataclasses.asdict(plan),
+        "machine": dataclasses.asdict(probe()),
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if Path(sys.argv[0]).name == "sentinode" else ["python"],
+    }
+
+
+def cost(state: Progressing, plan: Plan, flop: int) -> dict[str, Any]:
+    """Return what the run cost: seconds, tiles/s in training, peak memory, and the share of the measured convolution peak."""
+    epochs = len(state.history)
+    tiles = sum(line["tiles"] for line in state.history)
+    rate = tiles / state.train_seconds
+    peak = convolution_peak(plan.device, plan.precision)
+    on_gpu = plan.device.startswith("cuda")
+    return {
+        "seconds": round(state.seconds, 2),
+        "train_seconds": round(state.train_seconds, 2),
+        "epochs": epochs,
+        "tiles_per_s": round(rate, 1),
+        "peak_memory_bytes": peak_bytes(),
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else 0,
+        "flop_per_tile": flop,
+        "peak_flop_per_s": round(peak),
+        "share_of_peak": round(rate * flop / peak, 4),
+    }
+
+
+class Rows:
+    """Some rows of a memory map as if they were an array: sliced, never loaded whole."""
+
+    def __init__(self, tiles: np.ndarray[Any, np.dtype[np.uint8]], rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        self.tiles, self.rows = tiles, rows
+        self.dtype, self.shape = tiles.dtype, (len(rows), *tiles.shape[1:])
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Return the tiles of a slice of the rows."""
+        return self.tiles[self.rows[part]]

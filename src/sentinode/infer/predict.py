@@ -1,0 +1,117 @@
+"""The command `predict`: runs over tiles, a table of scores or a submission out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sentinode.errors import RunProblem, UsageProblem, shown
+from sentinode.infer.ensemble import mean_logit, members_of
+from sentinode.machine.memory import set_allocator
+from sentinode.machine.plan import choose_device
+from sentinode.nets.trained import Run, load, sigmoid, weights_digest
+from sentinode.progress import Progress
+from sentinode.scores import Scores, write_scores, write_submission
+from sentinode.settings import PredictSettings, settings_from
+from sentinode.tiles.pack import open_or_pack
+from sentinode.tiles.store import Store
+
+
+def predict(
+    *inputs: str | Path,
+    out: str | Path,
+    submission: bool = False,
+    settings: PredictSettings | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **options: Any,
+) -> Scores:
+    """Score every tile of the last input with the runs named before it.
+
+    Parameters
+    ----------
+    inputs
+        One or more run folders (several are an ensemble: the mean of their logits), then a store or anything `pack` takes.
+    out
+        The table to write: `.csv` or `.parquet`.
+    submission
+        Write `id,label` with probabilities, as Kaggle takes it; of a Kaggle folder its `test/` is scored.
+    settings, options
+        A `PredictSettings`, and single settings by name over it.
+    overwrite
+        Replace a file of that name.
+    quiet
+        Say nothing.
+
+    Returns
+    -------
+    Scores
+        One row a tile, in the order of the ids' packing.
+
+    Raises
+    ------
+    UsageProblem, RunProblem, SourceProblem, StoreProblem
+        For inputs that do not fit.
+    """
+    settings = settings_from(PredictSettings, settings, options)
+    if len(inputs) < 2:
+        raise UsageProblem(
+            "at least one run and then tiles", f"{len(inputs)} inputs", "sentinode predict RUN... INPUT --out scores.csv"
+        )
+    target, tiles = Path(out), Path(inputs[-1])
+    if target.suffix not in {".csv", ".parquet"}:
+        raise UsageProblem("--out that ends in .csv or .parquet", shown(target.name), "change the ending")
+    if target.exists() and not overwrite:
+        raise UsageProblem(f"a new file for {shown(target)}", "one that exists", "choose another --out, or add --overwrite")
+    if submission and (tiles / "train_labels.csv").is_file() and (tiles / "test").is_dir():
+        tiles = tiles / "test"
+    runs = [load(run) for run in inputs[:-1]]
+    with open_or_pack(tiles, quiet=quiet) as store:
+        scores = score_runs(runs, store, settings, quiet=quiet)
+    if submission:
+        write_submission(target, scores.table["id"], scores.table["probability"])
+    else:
+        write_scores(target, scores)
+    return scores
+
+
+def score_store(runs: Sequence[str | Path], store: Store, views: int = 1, quiet: bool = False) -> Scores:
+    """Return the scores of `store` under the mean logit of `runs` (folders), each over `views` dihedral views."""
+    return score_runs([load(run) for run in runs], store, settings_from(PredictSettings, None, {"views": views}), quiet=quiet)
+
+
+def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quiet: bool = False) -> Scores:
+    """Return the scores of `store`: columns id, group, label, logit, probability, and each member's logit where there are several.
+
+    Raises RunProblem if the runs' tiles are of another size than the store's, or of other classes among themselves.
+    """
+    members_of(runs)
+    if runs[0].facts.px != store.px:
+        raise RunProblem(
+            f"tiles of {runs[0].facts.px} px, as the run was trained on", f"{store.px} px", f"pack with --px {runs[0].facts.px}"
+        )
+    set_allocator()
+    device, _ = choose_device(settings.device)
+    progress = Progress(quiet)
+    members = []
+    for number, run in enumerate(runs, 1):
+        run.model.to(device)
+        precision = run.record["plan"]["precision"] if settings.precision == "auto" else settings.precision
+        with progress.track(f"run {number} of {len(runs)}", len(store)) as done:
+            logits = run.logits(store.tiles, settings.batch, views=settings.views, precision=precision, done=done)
+        members.append(logits.astype(np.float64))
+    logit = mean_logit(members)
+    table = pd.DataFrame(
+        {
+            "id": store.rows["id"].to_numpy(),
+            "group": store.rows["group"].to_numpy(),
+            "label": store.rows["label"].to_numpy(),
+            "logit": logit,
+            "probability": sigmoid(logit),
+        }
+    )
+    if len(members) > 1:
+        table = table.assign(**{f"logit_{number}": member for number, member in enumerate(members, 1)})
+    return Scores(table, {"runs": [weights_digest(run.path) for run in runs], "store": store.digest, "views": settings.views})
