@@ -120,11 +120,12 @@ def tile_interval(labels: Array, scores: Array) -> tuple[float, float, str]:
         low, high = _newcombe(area, int((labels == 1).sum()), int((labels == 0).sum()))
         return low, high, "Newcombe's score interval"
     centre = float(np.log(area / (1 - area)))
-    reach = _z() * variance**0.5 / (area * (1 - area))
+    reach = z_value() * variance**0.5 / (area * (1 - area))
     return _expit(centre - reach), _expit(centre + reach), "DeLong"
 
 
-def _z() -> float:
+def z_value() -> float:
+    """Return the normal quantile that belongs to LEVEL: 1.96 for 95 %."""
     return NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
 
@@ -138,7 +139,7 @@ def _newcombe(area: float, n_positive: int, n_negative: int) -> tuple[float, flo
 
     def excess(t: float) -> float:
         spread = t * (1 - t) * (1 + half * (1 - t) / (2 - t) + half * t / (1 + t)) / (n_positive * n_negative)
-        return float(abs(area - t) - _z() * spread**0.5)
+        return float(abs(area - t) - z_value() * spread**0.5)
 
     ends = []
     for edge in (0.0, 1.0):

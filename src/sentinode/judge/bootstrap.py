@@ -2,8 +2,8 @@
 
 Tiles are sorted once. The AUROC of every resample is then a quadratic form in the slide weights, w' M w / (2 P N), where M counts
 for each pair of slides how often a positive of the one beats a negative of the other: whole numbers, exact, ties included. So
-2,000 resamples of 220,000 tiles cost a few passes over the tiles, not 2,000. The same weights serve every figure and every model, which
-makes differences paired. A tile whose slide is unknown can be its own group; the result is then labelled as such by the caller.
+2,000 resamples of 220,000 tiles cost a few passes over the tiles, not 2,000. The same weights serve every figure and every
+model, which makes differences paired. A tile whose slide is unknown can be its own group; the caller then labels the result.
 """
 
 from collections.abc import Iterator
@@ -85,11 +85,10 @@ def weights_in_chunks(positives: Floats, negatives: Floats, resamples: int = RES
     has_positive, has_negative = np.flatnonzero(positives), np.flatnonzero(negatives)
     while wanted:
         rows = min(wanted, max(1, CHUNK // n_groups))
-        picks = (
-            rng.integers(n_groups, size=(rows, n_groups), dtype=np.int32) + np.arange(rows, dtype=np.int64)[:, None] * n_groups
-        )
-        weights = np.bincount(picks.ravel(), minlength=rows * n_groups).reshape(rows, n_groups).astype(np.int32)
-        whole = ((weights[:, positives > 0] > 0).any(axis=1)) & ((weights[:, negatives > 0] > 0).any(axis=1))
+        weights = np.empty((rows, n_groups), np.int32)
+        for row in weights:  # one at a time: the counts then stay in the cache
+            row[:] = np.bincount(rng.integers(n_groups, size=n_groups, dtype=np.int32), minlength=n_groups)
+        whole = weights[:, has_positive].any(axis=1) & weights[:, has_negative].any(axis=1)
         drawn += rows
         undefined += int(rows - whole.sum())
         if undefined > MOST_UNDEFINED * max(drawn, resamples):
