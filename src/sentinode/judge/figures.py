@@ -18,7 +18,7 @@ Columns = tuple[Ints, Floats, Floats | None]
 def by_slides_or_tiles(
     columns: Columns, cut: float, slides: Slides, resamples: int, seed: int
 ) -> tuple[dict[str, Figure], dict[str, Figure], tuple[str, ...]]:
-    """Return the figures, the floor's figures and warnings; go by slides, and where their resamples lack a class too often, by tiles and say so."""
+    """Return the figures, the floor's and warnings; by slides, or where their resamples lack a class too often, by tiles."""
     try:
         return *_all_figures(columns, cut, slides, resamples, seed), slides.warnings
     except UndefinedScore as error:
