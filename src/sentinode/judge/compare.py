@@ -1,0 +1,84 @@
+"""The AUROC as a figure, and the paired difference of two models on the same tiles."""
+
+import numpy as np
+
+from sentinode.errors import UndefinedScore
+from sentinode.judge.auroc import auroc, placements, tile_interval, z_value
+from sentinode.judge.bootstrap import RESAMPLES, Resampler, percentile_interval, ranked, weights_in_chunks
+from sentinode.judge.inputs import Array, checked_pair
+from sentinode.judge.statement import TILES, Figure, Interval, Slides, slide_method
+
+
+def auroc_figure(labels: Array, scores: Array, slides: Slides, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
+    """Return the AUROC with its interval: over slides where they are usable, with DeLong's beside it; otherwise DeLong's.
+
+    Parameters
+    ----------
+    labels
+        [n], 0 or 1.
+    scores
+        [n], higher means positive.
+    slides
+        Of the same n tiles.
+    resamples, seed
+        Of the slide bootstrap.
+
+    Raises
+    ------
+    UndefinedScore
+        If a class is absent, a score is not finite, or too many resamples of slides lack a class.
+    """
+    labels, scores = checked_pair(labels, scores)
+    low, high, how = tile_interval(labels, scores)
+    beside = Interval(low, high, f"{how}, {TILES}")
+    if not slides.usable:
+        return Figure("auroc", auroc(labels, scores), low, high, beside.method, labels.size, slides.n)
+    model = Resampler(ranked(labels, scores, slides.codes, slides.n))
+    chunks = weights_in_chunks(model.positives, model.negatives, resamples, seed)
+    low, high = percentile_interval(np.concatenate([model.auroc(weights) for weights in chunks]))
+    return Figure("auroc", auroc(labels, scores), low, high, slide_method(resamples), labels.size, slides.n, beside)
+
+
+def auroc_difference(
+    labels: Array, scores: Array, others: Array, slides: Slides, resamples: int = RESAMPLES, seed: int = 0
+) -> Figure:
+    """Return AUROC(scores) - AUROC(others) on the same tiles, with a paired interval: the same resamples for both.
+
+    Over slides where they are usable, with paired DeLong beside it; otherwise paired DeLong.
+
+    Parameters
+    ----------
+    labels
+        [n], 0 or 1.
+    scores, others
+        [n] each, of the two models.
+    slides
+        Of the same n tiles.
+    resamples, seed
+        Of the slide bootstrap.
+
+    Raises
+    ------
+    UndefinedScore
+        If a class has fewer than two tiles, a score is not finite, or too many resamples of slides lack a class.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988 (paired form); the slide bootstrap as in `bootstrap`.
+    """
+    labels, scores = checked_pair(labels, scores)
+    labels, others = checked_pair(labels, others)
+    n_positive = int(labels.sum())
+    if min(n_positive, labels.size - n_positive) < 2:
+        raise UndefinedScore(
+            "at least two tiles of each class", f"{n_positive} positive of {labels.size}", "judge on more tiles of that class"
+        )
+    estimate = auroc(labels, scores) - auroc(labels, others)
+    parts = [one - other for one, other in zip(placements(labels, scores), placements(labels, others), strict=True)]
+    reach = z_value() * float(np.sqrt(sum(part.var(ddof=1) / part.size for part in parts)))
+    beside = Interval(max(-1.0, estimate - reach), min(1.0, estimate + reach), f"paired DeLong, {TILES}")
+    name = "auroc_difference"
+    if not slides.usable:
+        return Figure(name, estimate, beside.low, beside.high, beside.method, labels.size, slides.n)
+    one, other = (Resampler(ranked(labels, s, slides.codes, slides.n)) for s in (scores, others))
+    chunks = weights_in_chunks(one.positives, one.negatives, resamples, seed)
+    low, high = percentile_interval(np.concatenate([one.auroc(weights) - other.auroc(weights) for weights in chunks]))
+    return Figure(name, estimate, low, high, f"paired {slide_method(resamples)}", labels.size, slides.n, beside)

@@ -1,0 +1,157 @@
+"""Scores in, the judgement out: every figure with its interval, the floor beside it, and what the reader must know first."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sentinode.errors import UndefinedScore, shown
+from sentinode.judge.bootstrap import RESAMPLES
+from sentinode.judge.calibrate import ReliabilityBin, reliability
+from sentinode.judge.figures import by_slides_or_tiles
+from sentinode.judge.inputs import Floats, checked_pair
+from sentinode.judge.statement import Figure, slides_of
+from sentinode.scores import Scores
+
+FORMAT = 1
+"""Version of judgement.json."""
+PROTOCOLS = ("random tiles", "grouped", "other slides", "unknown")
+"""How test tiles relate to training tiles: slides shared, slides of one store held out, slides of another store, not known."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a table of predictions is worth.
+
+    `figures` by name; `floor` holds `auroc` of colour alone and `auroc_difference`, model minus floor (empty where no floor is
+    known). `passport` counts test tiles and slides that were trained on; where there are any, `contaminated` holds and every
+    figure is marked. `header` says which runs and which store were judged.
+    """
+
+    figures: dict[str, Figure]
+    floor: dict[str, Figure]
+    threshold: float
+    threshold_source: str
+    n: int
+    n_positive: int
+    n_groups: int
+    n_unlabelled: int
+    reliability: tuple[ReliabilityBin, ...]
+    warnings: tuple[str, ...]
+    resamples: int
+    seed: int
+    protocol: str = "unknown"
+    contaminated: bool = False
+    passport: dict[str, Any] = field(default_factory=dict)
+    header: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what judgement.json holds; no NaN by construction."""
+        mark = {"contaminated": True} if self.contaminated else {}
+        return {
+            "format": FORMAT,
+            "figures": {name: figure.as_dict() | mark for name, figure in self.figures.items()},
+            "floor": {name: figure.as_dict() | mark for name, figure in self.floor.items()},
+            "threshold": {"value": self.threshold, "source": self.threshold_source},
+            "protocol": self.protocol,
+            "contaminated": self.contaminated,
+            "passport": self.passport,
+            "warnings": list(self.warnings),
+            "n": self.n,
+            "n_positive": self.n_positive,
+            "n_groups": self.n_groups,
+            "n_unlabelled": self.n_unlabelled,
+            "reliability": [asdict(one) for one in self.reliability],
+            "resamples": self.resamples,
+            "seed": self.seed,
+            "scores": self.header,
+        }
+
+    def lines(self) -> list[str]:
+        """Return the judgement as plain text for a terminal: warnings first, then protocol, counts and one line a figure."""
+        slides = f"{self.n_groups:,} slides" if self.n_groups else "slides not known"
+        lines = [f"warning: {text}" for text in self.warnings]
+        lines.append(f"protocol: {self.protocol}; {self.n:,} tiles, {self.n_positive:,} positive, {slides}")
+        if self.n_unlabelled:
+            lines.append(f"{self.n_unlabelled:,} tiles without a label are left out")
+        lines.append(f"threshold {self.threshold:.4g} ({self.threshold_source})")
+        lines.append(f"{'figure':<26} {'estimate':>8}  {'95 % interval':<18} method")
+        named = list(self.figures.items()) + [(f"floor {name}", figure) for name, figure in self.floor.items()]
+        for name, figure in named:
+            label = f"{name} (contaminated)" if self.contaminated else name
+            lines.append(f"{label:<26} {figure.estimate:>8.4f}  {f'{figure.low:.4f} to {figure.high:.4f}':<18} {figure.method}")
+            if figure.tiles:
+                beside = f"{figure.tiles.low:.4f} to {figure.tiles.high:.4f}"
+                lines.append(f"{'':<26} {'':>8}  {beside:<18} {figure.tiles.method}")
+        return lines
+
+
+def judge_scores(
+    scores: Scores,
+    threshold: float = 0.5,
+    threshold_source: str = "0.5, not chosen on valid",
+    floor: Floats | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Judgement:
+    """Judge a table of predictions by its probabilities.
+
+    Parameters
+    ----------
+    scores
+        Rows with label -1 are left out and counted; row order does not matter.
+    threshold
+        Probability from which a tile is called positive; chosen elsewhere.
+    threshold_source
+        How it was chosen, for the reader.
+    floor
+        Probabilities by colour alone, [rows of scores], or None.
+    resamples, seed
+        Of the bootstrap; the same seed gives the same bytes.
+
+    Returns
+    -------
+    Judgement
+        Figures auroc, average_precision, accuracy, sensitivity, specificity, brier_loss, ece. Intervals go by slides where every
+        tile's slide is known, with those that assume independent tiles beside; else the latter alone, labelled.
+
+    Raises
+    ------
+    UndefinedScore
+        If nothing is labelled, a class is absent, the threshold is not in [0, 1], or tiles are too few for an interval.
+    """
+    if not 0 <= threshold <= 1:
+        raise UndefinedScore("a threshold in [0, 1]", shown(threshold), "state it as a probability")
+    labelled = scores.table["label"].to_numpy() >= 0
+    if not labelled.any():
+        raise UndefinedScore(
+            "labelled tiles to judge on",
+            f"{len(scores):,} tiles, none labelled",
+            "name a test store with labels, or use 'predict'",
+        )
+    columns = {name: scores.table[name].to_numpy()[labelled] for name in ("label", "probability", "group")}
+    beside = columns["probability"] if floor is None else np.asarray(floor)[labelled]
+    # One order for all, so that sums come out the same to the last bit however the rows came.
+    order = np.lexsort((beside, columns["group"].astype(str), columns["label"], columns["probability"]))
+    labels, probability = checked_pair(columns["label"][order], columns["probability"][order], probability=True)
+    slides = slides_of(columns["group"][order])
+    trio = (labels, probability, None if floor is None else beside[order])
+    figures, floors, warnings = by_slides_or_tiles(trio, threshold, slides, resamples, seed)
+    flat = [name for name, figure in figures.items() if figure.low == figure.high]
+    if flat:
+        warnings = (*warnings, f"no spread among the resamples of {', '.join(flat)}: that interval cannot show its uncertainty")
+    return Judgement(
+        figures=figures,
+        floor=floors,
+        threshold=float(threshold),
+        threshold_source=threshold_source,
+        n=labels.size,
+        n_positive=int(labels.sum()),
+        n_groups=slides.n,
+        n_unlabelled=int((~labelled).sum()),
+        reliability=tuple(reliability(labels, probability)),
+        warnings=warnings,
+        resamples=resamples,
+        seed=seed,
+        header=scores.header,
+    )
