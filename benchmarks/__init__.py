@@ -1,0 +1,1 @@
+"""Suites that time Sentinode beside its peers and keep what they saw."""

@@ -1,0 +1,54 @@
+"""Rows gathered, augmented by flips and normalised, beside torchvision's dataset and DataLoader with two processes.
+
+Same TIFF files, batches of 64, float32 batches in memory at the end. Ours reads a packed store; packing is timed by `pack`. Each
+side lives in its own process, so that our allocator settings do not help the peer. Inside the clock is one pass over all tiles;
+the peer's processes already run, ours holds its tiles in memory; one untimed pass of each before.
+"""
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.clock import in_turn, ratio
+from benchmarks.peers import BATCH, LOADERS, class_folders
+from benchmarks.records import Record, conditions, figure
+from benchmarks.suite import finish, parser
+from benchmarks.workers import Worker, serve
+
+
+def main() -> None:
+    options = parser(__doc__ or "", repeats=10)
+    options.add_argument("--worker", choices=("sentinode", "torchvision"), help="be the child that serves this variant")
+    chosen = options.parse_args()
+    if chosen.worker:
+        from benchmarks import ours, peers
+
+        serve(ours.feeding(chosen.tiles) if chosen.worker == "sentinode" else peers.feeding(chosen.tiles))
+        return
+    import sentinode
+
+    started = conditions(repeats=chosen.repeats, batch=BATCH, loaders=LOADERS, page_cache="warm")
+    with tempfile.TemporaryDirectory() as name:
+        folders = class_folders(chosen.tiles / "kaggle", Path(name) / "folders")
+        sentinode.pack(chosen.tiles / "kaggle", out=Path(name) / "kaggle.store", quiet=True)
+        store = str(Path(name) / "kaggle.store")
+        with (
+            Worker("benchmarks.feed", "--tiles", store, "--worker", "sentinode") as ours_worker,
+            Worker("benchmarks.feed", "--tiles", str(folders), "--worker", "torchvision") as peer,
+        ):
+            raw = in_turn({"sentinode": ours_worker, "torchvision": peer}, 2 if chosen.quick else chosen.repeats)
+    record = Record(
+        suite="feed",
+        clock=" ".join((__doc__ or "").split("\n\n")[1].split()),
+        variants={
+            "sentinode": "resident store: gather, dihedral views, normalise",
+            "torchvision": f"torchvision ImageFolder, flips, ToTensor, Normalize, DataLoader(num_workers={LOADERS})",
+        },
+        raw=raw,
+        figures={"speedup": figure(ratio(raw, "sentinode", "torchvision"), "x", bar=12)},
+        conditions=started | {"n": raw["sentinode"][0]["n"]},
+    )
+    finish(record, chosen)
+
+
+if __name__ == "__main__":
+    main()

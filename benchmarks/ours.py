@@ -1,0 +1,133 @@
+"""Our side of the feed and epoch suites: the product's own feed and step, on a packed store, one variant a process."""
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.clock import Measured
+from benchmarks.peers import BATCH, MEAN, STD
+from sentinode.machine.memory import peak_bytes, set_allocator
+
+PEAK_S = 1.0
+"""Seconds that the convolution peak is measured after each epoch."""
+
+
+def open_feed(store: Path, limit: int | None = None) -> Any:
+    """Return the resident feed of the labelled tiles of a store, as training makes it; the store is opened by its public format."""
+    import torch
+
+    from sentinode.fit.feed import Feed
+
+    labels = pd.read_parquet(store / "rows.parquet", columns=["label"])["label"].to_numpy()
+    rows = np.flatnonzero(labels >= 0)[:limit]
+    tiles = torch.from_numpy(np.load(store / "tiles.npy", mmap_mode="r")[rows])
+    return Feed(tiles, np.arange(len(rows)), torch.from_numpy(labels[rows].astype(np.float32)))
+
+
+def feeding(store: Path) -> Callable[[], Measured]:
+    """Return a function that runs once through the store: rows gathered in random order, dihedral views, normalised."""
+    set_allocator()
+    import torch
+
+    from sentinode.fit.augment import Augmentation, augmented
+    from sentinode.fit.feed import epoch_order
+    from sentinode.nets.forward import Preprocessing
+
+    feed, epoch = open_feed(store), 0
+    mean, std = Preprocessing(MEAN, STD).on("cpu")
+    chance, changes = torch.Generator().manual_seed(0), Augmentation(dihedral=True, colour=0.0, jpeg=0.0)
+
+    def work() -> Measured:
+        nonlocal epoch
+        epoch += 1
+        start, n, total = time.perf_counter(), 0, 0.0
+        for tiles, _ in feed.batches(epoch_order(len(feed), BATCH, 0, epoch)):
+            x = augmented(tiles, mean, std, changes, chance)
+            n += len(x)
+            total += float(x[0, 0, 0, 0])
+        return {"seconds": time.perf_counter() - start, "n": n, "touched": total}
+
+    work()
+    return work
+
+
+def new_state(settings: Any) -> Any:
+    """Return the network, its running mean and its optimiser at the start of training, as `sentinode train` makes them."""
+    import torch
+
+    from sentinode.fit.loop import Progressing
+    from sentinode.nets.simple_cnn import SimpleCNN
+
+    torch.manual_seed(settings.seed)
+    model = SimpleCNN(dropout=settings.dropout).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    average = copy.deepcopy(model) if settings.ema else model
+    return Progressing(model, average, optimizer, torch.amp.GradScaler(enabled=False))
+
+
+def training(
+    store: Path, *, precision: str, recipe: str, steps: int | None = None
+) -> tuple[Callable[[], Measured], dict[str, Any]]:
+    """Return a function that trains one epoch with our step, and what the plan chose.
+
+    `precision`: "auto" lets the plan measure and choose. `recipe`: "peer" augments as the peer does (views only), "default" as
+    `sentinode train` does (colour too).
+    """
+    set_allocator()
+    from sentinode.fit.feed import epoch_order
+    from sentinode.fit.loop import take_step
+    from sentinode.machine.plan import make_plan
+    from sentinode.machine.probe import convolution_peak
+    from sentinode.nets.forward import Preprocessing
+    from sentinode.settings import TrainSettings, settings_from
+
+    changes = {"colour": 0.0} if recipe == "peer" else {}
+    settings = settings_from(TrainSettings, None, {"precision": precision, "batch": BATCH, **changes})
+    feed = open_feed(store, None if steps is None else steps * BATCH)
+    preprocessing = Preprocessing(MEAN, STD)
+
+    def step_seconds(plan: Any) -> float:
+        state, times = new_state(settings), []
+        for batch in feed.batches(epoch_order(len(feed), BATCH, 0, 0)[:5]):
+            start = time.perf_counter()
+            take_step(state, batch, preprocessing, settings, plan)
+            times.append(time.perf_counter() - start)
+        return float(np.median(times[1:] or times))
+
+    plan = make_plan(settings, px=96, resident_bytes=feed.tiles.nbytes, positive_share=0.4, step_seconds=step_seconds)
+    state, epoch, operations = new_state(settings), 0, flop_per_tile()
+    for batch in feed.batches(epoch_order(len(feed), BATCH, 0, 0)[:2]):
+        take_step(state, batch, preprocessing, settings, plan)
+
+    def work() -> Measured:
+        nonlocal epoch
+        epoch += 1
+        start, seen, loss = time.perf_counter(), state.tiles_seen, state.loss_sum
+        for batch in feed.batches(epoch_order(len(feed), BATCH, 0, epoch)):
+            take_step(state, batch, preprocessing, settings, plan)
+        seconds, n = time.perf_counter() - start, state.tiles_seen - seen
+        peak = convolution_peak("cpu", plan.precision, PEAK_S)
+        share = operations * n / seconds / peak
+        loss = (state.loss_sum - loss) / n
+        return {"seconds": seconds, "n": n, "loss": loss, "peak_flop_per_s": peak, "share_of_peak": share, "bytes": peak_bytes()}
+
+    return work, {"plan": {name: getattr(plan, name) for name in ("device", "precision", "micro_batch", "threads", "resident")},
+                  "reasons": plan.reasons, "flop_per_tile": operations}  # fmt: skip
+
+
+def flop_per_tile() -> float:
+    """Return the operations of one tile of 96x96 forward and backward, counted by torch as it runs them."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from sentinode.nets.simple_cnn import SimpleCNN
+
+    model, tiles = SimpleCNN(), torch.randn(4, 3, 96, 96)
+    with FlopCounterMode(display=False) as counter:
+        model(tiles).sum().backward()  # type: ignore[no-untyped-call]
+    return counter.get_total_flops() / len(tiles)

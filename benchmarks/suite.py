@@ -1,0 +1,25 @@
+"""What every suite shares on its command line, and how it ends: tables on the screen, a record on disk."""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.records import RECORDS, Record, page, write_record
+
+
+def parser(doc: str, repeats: int) -> argparse.ArgumentParser:
+    """Return the parser of a suite whose module docstring is `doc`."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--tiles", type=Path, required=True, metavar="DIR", help="folder with kaggle/, pcam/train/, pcam/valid/")
+    made.add_argument("--repeats", type=int, default=repeats, help=f"turns of every variant, at least 5 for a record ({repeats})")
+    made.add_argument("--quick", action="store_true", help="a smoke run on few tiles: no record is written")
+    made.add_argument("--records", type=Path, default=RECORDS, help="where the record goes")
+    return made
+
+
+def finish(record: Record, options: argparse.Namespace) -> None:
+    """Print the record's page; keep the record unless the run was a quick one."""
+    print("\n" + page(record))
+    if options.quick:
+        print("a quick run: no record is written")
+    else:
+        print(f"record: {write_record(record, options.records)}")
