@@ -40,7 +40,7 @@ HOMES = {
 }
 """Where each public name lives."""
 
-__all__ = ["HOMES", "__version__", *sorted(HOMES)]  # noqa: PLE0604
+__all__ = ["HOMES", "__version__", *sorted(HOMES)]
 __version__ = version("sentinode")
 
 

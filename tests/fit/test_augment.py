@@ -29,7 +29,7 @@ def test_all_views_come_up_and_the_first_is_drawn() -> None:
     seen = set()
     for seed in range(40):
         out = random_views(x, torch.Generator().manual_seed(seed))
-        matches = [[k for k in range(8) if torch.equal(view(t[None], k)[0].float(), o)][0] for t, o in zip(x, out, strict=True)]
+        matches = [next(k for k in range(8) if torch.equal(view(t[None], k)[0].float(), o)) for t, o in zip(x, out, strict=True)]
         assert sorted(matches) == list(range(8))
         seen.add(matches[0])
     assert len(seen) == 8

@@ -84,7 +84,7 @@ def fit(
                 state.stopped_by = "minutes"
                 break
             keep(state, "step")
-        validation_s = validate(state, judge, preprocessing, settings, plan)
+        validation_s = validate(state, judge, preprocessing, plan)
         state.seconds = time.perf_counter() - began
         if not state.stopped_by:
             state.stopped_by = finished(state, settings)
@@ -118,7 +118,8 @@ def take_step(
     changes = Augmentation(settings.dihedral, settings.colour, settings.jpeg)
     weights = class_weights(labels, plan.positive_share) if settings.balance else torch.ones_like(labels)
     loss_sum = torch.zeros((), device=tiles.device)
-    for some, truth, weight in zip(*(t.split(plan.micro_batch) for t in (tiles, labels, weights)), strict=True):
+    parts = (torch.split(whole, plan.micro_batch) for whole in (tiles, labels, weights))
+    for some, truth, weight in zip(*parts, strict=True):
         inputs = augmented(some, mean, std, changes, chance)
         with arithmetic(tiles.device, plan.precision):
             outputs = state.model(inputs)
@@ -195,7 +196,7 @@ def finished(state: Progressing, settings: TrainSettings) -> str:
     return ""
 
 
-def validate(state: Progressing, judge: Judge, preprocessing: Preprocessing, settings: TrainSettings, plan: Plan) -> float:
+def validate(state: Progressing, judge: Judge, preprocessing: Preprocessing, plan: Plan) -> float:
     """Close the epoch: judge the running mean, remember the best, add a line to the history; return the seconds it took."""
     began = time.perf_counter()
     outputs = logits(state.average, judge.feed.in_order(plan.micro_batch), preprocessing, precision=plan.precision)

@@ -58,4 +58,4 @@ def flop_per_tile(model: nn.Module, px: int) -> int:
     two = torch.zeros(2, 3, px, px)
     with FlopCounterMode(display=False) as counter:
         trial(two).sum().backward()
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2

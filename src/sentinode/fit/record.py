@@ -15,13 +15,15 @@ import pandas as pd
 import torch
 
 from sentinode.fit.loop import Progressing
+from sentinode.fit.measure import flop_per_tile
 from sentinode.judge.threshold import youden_threshold
 from sentinode.machine.memory import peak_bytes
 from sentinode.machine.plan import Plan
 from sentinode.machine.probe import convolution_peak, probe
-from sentinode.nets.trained import ModelFacts, Run, load, save_model, sigmoid, weights_digest
+from sentinode.nets.forward import Logits
+from sentinode.nets.trained import ModelFacts, Run, load, save_model, weights_digest
 from sentinode.run import FORMAT, write_bytes, write_json
-from sentinode.scores import Scores, write_scores
+from sentinode.scores import Scores, probability_of, write_scores
 from sentinode.settings import TrainSettings
 from sentinode.tiles.split import write_split
 
@@ -42,17 +44,16 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
 
 
 def finish(
-    folder: Path, state: Progressing, facts: ModelFacts, parts: "Parts", settings: TrainSettings, plan: Plan, flop: int
+    folder: Path, state: Progressing, raw: Logits, facts: ModelFacts, parts: "Parts", settings: TrainSettings, plan: Plan
 ) -> Run:
     """Write the model, the validation scores, the split and run.json, in this order; then the run is finished.
 
-    The threshold is chosen on the validation part with the arithmetic that prediction uses.
+    `raw` are the best weights' logits [n] of the validation part, in the arithmetic that prediction uses: they choose the threshold.
     """
-    state.average.load_state_dict(state.best)
     store, rows = parts.valid
-    logits = Run(folder, state.average, facts, {}).logits(Rows(store.tiles, rows))
+    logits = raw.astype(np.float64) + facts.logit_shift
     labels = store.rows["label"].to_numpy()[rows]
-    probability = sigmoid(logits)
+    probability = probability_of(logits)
     facts = dataclasses.replace(
         facts,
         threshold=float(youden_threshold(labels, probability)),
@@ -60,17 +61,17 @@ def finish(
         training={"best_epoch": state.best_epoch + 1, "tiles": len(parts.train[1])},
     )
     save_model(folder, state.best, facts)
-    table = store.rows.iloc[rows][["id", "group", "label"]].assign(logit=logits.astype(np.float64), probability=probability)
-    header = {"runs": [weights_digest(folder)], "store": store.digest, "protocol": parts.split.how, "views": 1}
+    table = store.rows.iloc[rows][["id", "group", "label"]].assign(logit=logits, probability=probability)
+    header = {"runs": [weights_digest(folder)], "store": store.digest, "protocol": parts.how, "views": 1}
     write_scores(folder / "valid.parquet", Scores(pd.DataFrame(table).reset_index(drop=True), header))
-    write_split(folder / "split.parquet", parts.split)
-    write_json(folder / "run.json", record(state, parts, settings, plan, flop) | {"digest": weights_digest(folder)})
+    write_split(folder / "split.parquet", parts.with_passport())
+    write_json(folder / "run.json", record(state, parts, settings, plan) | {"digest": weights_digest(folder)})
     shutil.rmtree(folder / "resume", ignore_errors=True)
     (folder / "unfinished.json").unlink(missing_ok=True)
     return load(folder)
 
 
-def record(state: Progressing, parts: "Parts", settings: TrainSettings, plan: Plan, flop: int) -> dict[str, Any]:
+def record(state: Progressing, parts: "Parts", settings: TrainSettings, plan: Plan) -> dict[str, Any]:
     """Return run.json's content: settings resolved, data, versions, machine, plan with reasons, cost, best epoch, valid scores."""
     best = state.history[state.best_epoch]
     return {
@@ -81,13 +82,13 @@ def record(state: Progressing, parts: "Parts", settings: TrainSettings, plan: Pl
             "valid": {"store": parts.valid[0].digest, "n": len(parts.valid[1])},
             "classes": list(parts.train[0].classes),
             "px": parts.train[0].px,
-            "split": parts.split.how,
+            "split": parts.how,
         },
-        "warnings": list(parts.split.warnings),
+        "warnings": list(parts.warnings),
         "best_epoch": state.best_epoch + 1,
         "stopped_by": state.stopped_by,
         "valid": {"auroc": best["valid_auroc"], "loss": best["valid_loss"], "n": len(parts.valid[1]), "chose_the_epoch": True},
-        "cost": cost(state, plan, flop),
+        "cost": cost(state, plan, parts.train[0].px),
         "plan": dataclasses.asdict(plan),
         "machine": dataclasses.asdict(probe()),
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
@@ -95,11 +96,12 @@ def record(state: Progressing, parts: "Parts", settings: TrainSettings, plan: Pl
     }
 
 
-def cost(state: Progressing, plan: Plan, flop: int) -> dict[str, Any]:
+def cost(state: Progressing, plan: Plan, px: int) -> dict[str, Any]:
     """Return what the run cost: seconds, tiles/s in training, peak memory, and the share of the measured convolution peak."""
     epochs = len(state.history)
     tiles = sum(line["tiles"] for line in state.history)
     rate = tiles / state.train_seconds
+    flop = flop_per_tile(state.average, px)
     peak = convolution_peak(plan.device, plan.precision)
     on_gpu = plan.device.startswith("cuda")
     return {
@@ -113,19 +115,3 @@ def cost(state: Progressing, plan: Plan, flop: int) -> dict[str, Any]:
         "peak_flop_per_s": round(peak),
         "share_of_peak": round(rate * flop / peak, 4),
     }
-
-
-class Rows:
-    """Some rows of a memory map as if they were an array: sliced, never loaded whole."""
-
-    def __init__(self, tiles: np.ndarray[Any, np.dtype[np.uint8]], rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
-        self.tiles, self.rows = tiles, rows
-        self.dtype, self.shape = tiles.dtype, (len(rows), *tiles.shape[1:])
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.rows)
-
-    def __getitem__(self, part: slice) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Return the tiles of a slice of the rows."""
-        return self.tiles[self.rows[part]]

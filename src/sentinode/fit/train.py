@@ -11,34 +11,52 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
 from sentinode.errors import SplitProblem, UsageProblem, shown
 from sentinode.fit.checkpoint import Interruption, interruption, read_checkpoint, write_checkpoint
 from sentinode.fit.feed import make_feed
 from sentinode.fit.loop import Judge, Progressing, fit
-from sentinode.fit.measure import flop_per_tile, new_state, step_seconds
+from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import finish, write_history
 from sentinode.judge.auroc import auroc
 from sentinode.machine.memory import set_allocator
 from sentinode.machine.plan import Plan, make_plan
-from sentinode.nets.forward import Logits, Preprocessing
+from sentinode.nets.forward import Logits, Preprocessing, logits, placed
 from sentinode.nets.trained import ModelFacts, Run, build, load
 from sentinode.progress import Progress
 from sentinode.run import claim_folder, read_json, write_json
 from sentinode.settings import TrainSettings, settings_from
-from sentinode.tiles.split import Split, make_split, sample_rows, given_split
+from sentinode.tiles.passport import with_passport
+from sentinode.tiles.split import Split, make_split, sample_rows, split_of_stores, spread
 from sentinode.tiles.store import Store, open_store
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Who trains and who chooses: the split, and for each part its store and rows (int64 [n])."""
+    """Who trains and who chooses: the split (of each store), and for each part its store and rows (int64 [n])."""
 
-    split: Split
+    splits: tuple[Split, ...]
     train: tuple[Store, npt.NDArray[np.int64]]
     valid: tuple[Store, npt.NDArray[np.int64]]
+
+    @property
+    def how(self) -> str:
+        """How the parts were made: random, grouped or stores."""
+        return self.splits[0].how
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What every output that uses the parts has to say."""
+        return self.splits[0].warnings
+
+    def with_passport(self) -> Split:
+        """Return one split of all tiles that trained or chose, with digests that survive turning and mirroring."""
+        stores = (self.train[0], self.valid[0])
+        made = [with_passport(split, store.tiles) for split, store in zip(self.splits, stores, strict=False)]
+        return dataclasses.replace(made[0], table=pd.concat([split.table for split in made], ignore_index=True))
 
 
 def train(
@@ -105,8 +123,7 @@ def train(
     )
 
     torch.manual_seed(settings.seed)
-    network = build(facts.network, facts.arguments).to(plan.device, memory_format=torch.channels_last)
-    flop = flop_per_tile(network, facts.px)
+    network = placed(build(facts.network, facts.arguments), plan.device)
     state = new_state(network, settings, plan)
     if (folder / "resume" / "state.safetensors").exists():
         read_checkpoint(folder / "resume" / "state.safetensors", state, fingerprint)
@@ -119,7 +136,9 @@ def train(
     with interruption() as asked:
         keeper = Keeper(folder, fingerprint, settings, progress, asked, len(feeds[0]))
         fit(state, feeds[0], judge, preprocessing, settings, plan, keeper)
-    return finish(folder, state, facts, parts, settings, plan, flop)
+    state.average.load_state_dict(state.best)
+    raw = logits(state.average, feeds[1].in_order(64), preprocessing)
+    return finish(folder, state, raw, facts, parts, settings, plan)
 
 
 def checked(settings: TrainSettings) -> TrainSettings:
@@ -147,23 +166,24 @@ def checked(settings: TrainSettings) -> TrainSettings:
 
 
 def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: TrainSettings) -> Parts:
-    """Open the stores and decide who trains and who chooses; the sample is drawn from the training part alone."""
+    """Open the stores and decide who trains and who chooses, among the sampled tiles of `store`."""
     source = store if isinstance(store, Store) else open_store(store)
+    kept = sample_rows(source.rows, settings.sample, seed=settings.seed)
+    sample = source.rows.iloc[kept]
     if valid is None:
-        split = make_split(source.rows, settings.split, valid_share=settings.valid_share, seed=settings.seed)
-        chooser, chosen = source, split.rows_of("valid")
-    else:
-        chooser = open_store(valid)
-        if (chooser.px, chooser.classes) != (source.px, source.classes):
-            raise SplitProblem(
-                f"tiles of {source.px} px with classes {shown(source.classes)} in --valid",
-                f"{chooser.px} px with classes {shown(chooser.classes)}",
-                "pack both stores the same way",
-            )
-        split = given_split(source.rows, chooser.rows)
-        chosen = np.flatnonzero(chooser.rows["label"].to_numpy() >= 0).astype(np.int64)
-    split = sample_rows(split, settings.sample, seed=settings.seed)
-    return Parts(split, (source, split.rows_of("train")), (chooser, chosen))
+        small = make_split(sample, settings.split, valid_share=settings.valid_share, seed=settings.seed)
+        split = spread(small, source.rows, kept)
+        return Parts((split,), (source, split.rows_of("train")), (source, split.rows_of("valid")))
+    chooser = open_store(valid)
+    if (chooser.px, chooser.classes) != (source.px, source.classes):
+        raise SplitProblem(
+            f"tiles of {source.px} px with classes {shown(source.classes)} in --valid",
+            f"{chooser.px} px with classes {shown(chooser.classes)}",
+            "pack both stores the same way",
+        )
+    small, other = split_of_stores(sample, chooser.rows)
+    split = spread(small, source.rows, kept)
+    return Parts((split, other), (source, split.rows_of("train")), (chooser, other.rows_of("valid")))
 
 
 def fingerprint_of(settings: TrainSettings, parts: Parts) -> str:
@@ -190,7 +210,7 @@ def resumed_plan(folder: Path, fingerprint: str) -> Plan | None:
 def plan_for(parts: Parts, settings: TrainSettings, progress: Progress) -> Plan:
     """Make the plan and say it."""
     store, rows = parts.train
-    trial = build(settings.model, {"dropout": settings.dropout}).to(memory_format=torch.channels_last)
+    trial = placed(build(settings.model, {"dropout": settings.dropout}), "cpu")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     plan = make_plan(
@@ -200,7 +220,7 @@ def plan_for(parts: Parts, settings: TrainSettings, progress: Progress) -> Plan:
         positive_share=float((store.rows["label"].to_numpy()[rows] == 1).mean()),
         step_seconds=lambda plan: step_seconds(trial, settings, plan, store.px),
     )
-    for line in (f"{len(rows):,} tiles train, {len(parts.valid[1]):,} choose ({parts.split.how} split)", *parts.split.warnings):
+    for line in (f"{len(rows):,} tiles train, {len(parts.valid[1]):,} choose ({parts.how} split)", *parts.warnings):
         progress.say(line)
     for line in ("plan:", *plan.lines()):
         progress.say(line)
@@ -221,11 +241,11 @@ def colours_of(store: Store, rows: npt.NDArray[np.int64]) -> Preprocessing:
     return Preprocessing((r, g, b), (u, v, w))
 
 
-def score(labels: npt.NDArray[np.float32], shift: float, logits: Logits) -> tuple[float, float]:
-    """Return (binary cross-entropy, AUROC) of logits [n], the prevalence put back by `shift`."""
-    x = logits.astype(np.float64) + shift
+def score(labels: npt.NDArray[np.float32], shift: float, raw: Logits) -> tuple[float, float]:
+    """Return (binary cross-entropy, AUROC) of raw logits [n], the prevalence put back by `shift`."""
+    x = raw.astype(np.float64) + shift
     loss = np.mean(np.logaddexp(0, x) - labels * x)
-    return float(loss), auroc(labels.astype(np.int64), logits.astype(np.float64))
+    return float(loss), auroc(labels.astype(np.int64), x)
 
 
 class Keeper:

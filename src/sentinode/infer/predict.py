@@ -11,9 +11,9 @@ from sentinode.errors import RunProblem, UsageProblem, shown
 from sentinode.infer.ensemble import mean_logit, members_of
 from sentinode.machine.memory import set_allocator
 from sentinode.machine.plan import choose_device
-from sentinode.nets.trained import Run, load, sigmoid, weights_digest
+from sentinode.nets.trained import Run, load, weights_digest
 from sentinode.progress import Progress
-from sentinode.scores import Scores, write_scores, write_submission
+from sentinode.scores import Scores, probability_of, write_scores, write_submission
 from sentinode.settings import PredictSettings, settings_from
 from sentinode.tiles.pack import open_or_pack
 from sentinode.tiles.store import Store
@@ -71,7 +71,7 @@ def predict(
     with open_or_pack(tiles, quiet=quiet) as store:
         scores = score_runs(runs, store, settings, quiet=quiet)
     if submission:
-        write_submission(target, scores.table["id"], scores.table["probability"])
+        write_submission(target, scores.table["id"].tolist(), scores.table["probability"].to_numpy())
     else:
         write_scores(target, scores)
     return scores
@@ -109,7 +109,7 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
             "group": store.rows["group"].to_numpy(),
             "label": store.rows["label"].to_numpy(),
             "logit": logit,
-            "probability": sigmoid(logit),
+            "probability": probability_of(logit),
         }
     )
     if len(members) > 1:

@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from sentinode.errors import DataProblem, RunProblem, nearest, shown
-from sentinode.nets.forward import Logits, Preprocessing, logits, slices
+from sentinode.nets.forward import Logits, Preprocessing, logits, placed, slices
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.run import read_json, write_bytes, write_json
+from sentinode.scores import probability_of
 
 FORMAT = 1
 """Version of model.json."""
@@ -83,7 +84,7 @@ class Run:
     record: dict[str, Any]
 
     def logits(self, tiles: npt.NDArray[np.uint8], batch: int = 64, **how: Any) -> Logits:
-        """Return calibrated logits float32 [n] of uint8 tiles [n, px, px, 3], `batch` at a time; `how` as in `nets.forward.logits`."""
+        """Return calibrated logits float32 [n] of uint8 tiles [n, px, px, 3], `batch` at a time; `how` as `forward.logits` takes."""
         expected = (self.facts.px, self.facts.px, 3)
         if tiles.dtype != np.uint8 or tiles.shape[1:] != expected:
             raise DataProblem(
@@ -94,15 +95,7 @@ class Run:
 
     def predict_proba(self, tiles: npt.NDArray[np.uint8], views: int = 1) -> npt.NDArray[np.float64]:
         """Return the probability of the positive class, float64 [n] in 0 to 1, of uint8 tiles [n, px, px, 3]."""
-        return sigmoid(self.logits(tiles, views=views))
-
-
-def sigmoid(logit: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """Return 1 / (1 + exp(-logit)) in float64, without overflow."""
-    x = np.asarray(logit, np.float64)
-    small = np.exp(-np.abs(x))
-    probability: npt.NDArray[np.float64] = np.where(x >= 0, 1, small) / (1 + small)
-    return probability
+        return probability_of(self.logits(tiles, views=views).astype(np.float64))
 
 
 def load(run: str | Path, device: str = "cpu") -> Run:
@@ -132,7 +125,7 @@ def load(run: str | Path, device: str = "cpu") -> Run:
         )
     model.load_state_dict(state)
     record = read_json(folder / "run.json", RunProblem) if (folder / "run.json").exists() else {}
-    return Run(folder, model.to(device).eval(), facts, record)
+    return Run(folder, placed(model, device).eval(), facts, record)
 
 
 def weights_digest(folder: Path) -> str:

@@ -131,6 +131,13 @@ def split_of_stores(train_rows: pd.DataFrame, valid_rows: pd.DataFrame) -> tuple
     return made[0], made[1]
 
 
+def spread(split: Split, rows: pd.DataFrame, kept: Codes) -> Split:
+    """Return the split of `rows` that uses only the rows at `kept`, of which `split` is the split; the others are unused."""
+    part = np.full(len(rows), "unused", dtype=object)
+    part[kept] = split.table["part"].to_numpy()
+    return Split(_table(rows, part), split.how, split.seed, split.warnings)
+
+
 def _table(rows: pd.DataFrame, part: npt.NDArray[Any]) -> pd.DataFrame:
     return pd.DataFrame(
         {

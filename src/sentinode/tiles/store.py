@@ -5,6 +5,7 @@ NAME.store/   tiles.npy      uint8 [n, px, px, 3], C order; `numpy.load(..., mma
               store.json     format, n, px, classes, positive, counts, digest of the whole, decoder, versions, quarantine
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,3 +47,33 @@ class Store:
     def __len__(self) -> int:
         """Return the number of tiles."""
         return int(self.tiles.shape[0])
+
+
+def store_of(tiles: Tiles, labels: npt.NDArray[np.int8], groups: list[str] | None = None) -> Store:
+    """Return arrays as a store that is on no disk: ids are row numbers, digests are those of the pixels.
+
+    Parameters
+    ----------
+    tiles
+        uint8 [n, px, px, 3].
+    labels
+        int8 [n]; 1 positive, 0 negative, -1 unknown.
+    groups
+        Slide names [n]; without them all are unknown.
+    """
+    digests = [hashlib.sha256(np.ascontiguousarray(tile).tobytes()).hexdigest()[:32] for tile in tiles]
+    rows = pd.DataFrame(
+        {
+            "id": [f"{number:09d}" for number in range(len(tiles))],
+            "label": np.asarray(labels, np.int8),
+            "group": groups if groups is not None else [""] * len(tiles),
+            "source": "array",
+            "path": "",
+            "digest": digests,
+            "width": tiles.shape[2],
+            "height": tiles.shape[1],
+            "note": "",
+        }
+    )
+    whole = hashlib.sha256("".join(f"{d}{label}" for d, label in zip(digests, labels, strict=True)).encode()).hexdigest()[:32]
+    return Store(Path(), tiles, rows, ("0", "1"), whole, {})
