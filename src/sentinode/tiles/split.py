@@ -56,8 +56,8 @@ def make_split(
     """Split labelled tiles into train and valid, audited before it is returned.
 
     `random` holds out `valid_share` of each class by tile, exactly where copies allow. `grouped` holds out whole slides, chosen
-    so that both classes come near that share; slides that share a copy of a tile stay together, and a tile whose slide is unknown is
-    unused: it could be of any slide. `auto` is grouped where at least half of the labelled tiles have a slide, else random.
+    so that both classes come near that share; slides that share a copy of a tile stay together, and a tile whose slide is unknown
+    is unused: it could be of any slide. `auto` is grouped where at least half of the labelled tiles have a slide, else random.
 
     Parameters
     ----------
