@@ -16,10 +16,10 @@ import torch
 
 from sentinode.errors import SplitProblem, UsageProblem, shown
 from sentinode.fit.checkpoint import Interruption, interruption, read_checkpoint, write_checkpoint
-from sentinode.fit.feed import make_feed
+from sentinode.fit.feed import make_feed, read_rows
 from sentinode.fit.loop import Judge, Progressing, fit
 from sentinode.fit.measure import new_state, step_seconds
-from sentinode.fit.probe import keep_floor_sample
+from sentinode.fit.probe import colour_histogram, floor_sample, save_floor_sample
 from sentinode.fit.record import finish, write_history
 from sentinode.judge.auroc import auroc
 from sentinode.machine.memory import set_allocator
@@ -111,7 +111,7 @@ def train(
 
     plan = resumed_plan(folder, fingerprint) or plan_for(parts, settings, progress)
     write_json(folder / "unfinished.json", {"fingerprint": fingerprint, "plan": dataclasses.asdict(plan)})
-    keep_floor_sample(folder / "floor.npz", *parts.train)
+    keep_floor(folder / "floor.npz", *parts.train)
     preprocessing = colours_of(*parts.train)
     facts = ModelFacts(
         network=settings.model,
@@ -239,6 +239,13 @@ def colours_of(store: Store, rows: npt.NDArray[np.int64]) -> Preprocessing:
     r, g, b = (round(float(v), 6) for v in mean)
     u, v, w = (round(float(x), 6) for x in std)
     return Preprocessing((r, g, b), (u, v, w))
+
+
+def keep_floor(path: Path, store: Store, rows: npt.NDArray[np.int64]) -> None:
+    """Keep what the colour floor is fitted on: histograms of some training tiles."""
+    labels = store.rows["label"].to_numpy()[rows]
+    some = floor_sample(store.rows["id"].iloc[rows].tolist(), labels)
+    save_floor_sample(path, colour_histogram(read_rows(store, rows[some])), labels[some])
 
 
 def score(labels: npt.NDArray[np.float32], shift: float, raw: Logits) -> tuple[float, float]:
