@@ -119,13 +119,14 @@ def take_step(
     weights = class_weights(labels, plan.positive_share) if settings.balance else torch.ones_like(labels)
     loss_sum = torch.zeros((), device=tiles.device)
     parts = (torch.split(whole, plan.micro_batch) for whole in (tiles, labels, weights))
-    for some, truth, weight in zip(*parts, strict=True):
-        inputs = augmented(some, mean, std, changes, chance)
-        with arithmetic(tiles.device, plan.precision):
+    with arithmetic(tiles.device, plan.precision):  # around all parts: the weights are cast once
+        for some, truth, weight in zip(*parts, strict=True):
+            with arithmetic(tiles.device, "fp32"):
+                inputs = augmented(some, mean, std, changes, chance)
             outputs = state.model(inputs)
-        losses = functional.binary_cross_entropy_with_logits(outputs.float(), truth, weight=weight, reduction="sum")
-        state.scaler.scale(losses / len(labels)).backward()  # type: ignore[no-untyped-call]
-        loss_sum += losses.detach()
+            losses = functional.binary_cross_entropy_with_logits(outputs.float(), truth, weight=weight, reduction="sum")
+            state.scaler.scale(losses / len(labels)).backward()  # type: ignore[no-untyped-call]
+            loss_sum += losses.detach()
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
@@ -206,7 +207,7 @@ def validate(state: Progressing, judge: Judge, preprocessing: Preprocessing, pla
         state.best = {k: v.detach().clone() for k, v in state.average.state_dict().items()}
     state.history.append(
         {
-            "epoch": state.epoch,
+            "epoch": state.epoch + 1,
             "step": state.step,
             "train_loss": state.loss_sum / max(state.tiles_seen, 1),
             "valid_loss": loss,

@@ -281,9 +281,9 @@ class Keeper:
     def line(self, state: Progressing) -> str:
         """Return the epoch's line."""
         last = state.history[-1]
-        best = " (best)" if state.best_epoch == last["epoch"] else ""
+        best = " (best)" if state.best_epoch + 1 == last["epoch"] else ""
         of = "" if self.settings.minutes is not None else f"/{self.settings.epochs}"
         return (
-            f"epoch {last['epoch'] + 1}{of}: train loss {last['train_loss']:.4f}, valid loss {last['valid_loss']:.4f}, "
+            f"epoch {last['epoch']}{of}: train loss {last['train_loss']:.4f}, valid loss {last['valid_loss']:.4f}, "
             f"valid AUROC {last['valid_auroc']:.4f}{best}, {state.seconds:.0f} s"
         )

@@ -1,7 +1,7 @@
 """The one forward pass: uint8 tiles in, logits out. Training's validation, prediction and the benchmarks all go through it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ Logits = npt.NDArray[np.float32]
 """float32 [n]."""
 VIEWS = {1: (0,), 4: (0, 3, 5, 6), 8: tuple(range(8))}
 """Dihedral views by their number: the tile as it is; the four rotations; rotations and reflections."""
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Arithmetic by its short name."""
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Reduced arithmetic by its short name."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def placed(model: nn.Module, device: torch.device | str) -> nn.Module:
 
 
 def arithmetic(device: torch.device | str, precision: str) -> AbstractContextManager[Any]:
-    """Return the context in which the network computes: autocast to bf16 or fp16, or plain fp32."""
+    """Return the context in which the network computes: autocast to bf16 or fp16, or plain fp32 (also inside another)."""
     kind = torch.device(device).type
-    return nullcontext() if precision == "fp32" else torch.autocast(kind, DTYPES[precision])
+    return torch.autocast(kind, DTYPES.get(precision), enabled=precision != "fp32")
 
 
 @torch.inference_mode()
