@@ -14,7 +14,8 @@ does not turn the choice and the same seed gives the same model."""
 RESIDENT_SHARE = 0.6
 """Share of the free memory that tiles may fill."""
 CPU_MICRO_PIXELS = 32 * 96 * 96
-"""Pixels of a micro-batch: 32 tiles of 96x96. With the allocator set, 16 to 64 tiles are within 5 % of each other; fewer need less memory."""
+"""Pixels of a micro-batch: 32 tiles of 96x96. With the allocator set, 16 to 64 tiles are within 5 % of each other; fewer need
+less memory."""
 
 
 @dataclass(frozen=True)
