@@ -34,7 +34,7 @@ EVERY = [pytest.param(figure, id=name) for name, figure in (RANK | PROBABILITY).
 def sample(n: int = 400) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     rng = np.random.default_rng(0)
     labels = rng.integers(2, size=n)
-    return labels, np.round(np.clip(0.3 * labels + 0.7 * rng.random(n), 0, 1), 2)
+    return labels, np.asarray(np.round(0.3 * labels + 0.7 * rng.random(n), 2), np.float64)
 
 
 def flat(value: Any) -> list[float]:
