@@ -56,7 +56,7 @@ def test_row_order_is_irrelevant(figure: Figure) -> None:
 @pytest.mark.parametrize("figure", EVERY)
 @pytest.mark.parametrize("only", [0, 1])
 def test_one_class_raises(figure: Figure, only: int) -> None:
-    with pytest.raises(UndefinedScore, match="both classes.*only"):
+    with pytest.raises(UndefinedScore, match=r"both classes.*only"):
         figure(np.full(5, only), np.linspace(0, 1, 5))
 
 
@@ -69,7 +69,7 @@ def test_no_number_raises(figure: Figure, bad: float) -> None:
 
 @pytest.mark.parametrize("figure", EVERY)
 def test_empty_raises(figure: Figure) -> None:
-    with pytest.raises(UndefinedScore, match="at least one labelled tile.*none"):
+    with pytest.raises(UndefinedScore, match=r"at least one labelled tile.*none"):
         figure(np.array([], int), np.array([]))
 
 
@@ -81,7 +81,7 @@ def test_length_mismatch_raises(figure: Figure) -> None:
 
 @pytest.mark.parametrize("figure", EVERY)
 def test_unknown_label_raises(figure: Figure) -> None:
-    with pytest.raises(UndefinedScore, match="labels of 0 and 1.*'-1'"):
+    with pytest.raises(UndefinedScore, match=r"labels of 0 and 1.*'-1'"):
         figure(np.array([0, 1, -1]), np.array([0.1, 0.2, 0.3]))
 
 

@@ -46,4 +46,4 @@ def test_one_slide_is_refused() -> None:
 def test_nothing_is_averaged_over_a_hole() -> None:
     with pytest.raises(UndefinedScore, match="found 1 without"):
         percentile_interval(np.array([0.1, np.nan, 0.3]))
-    assert percentile_interval(np.arange(101.0)) == (2.5, 97.5)
+    assert percentile_interval(np.arange(101.0)) == pytest.approx((2.5, 97.5))

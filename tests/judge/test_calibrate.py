@@ -13,8 +13,8 @@ def test_ece_by_hand() -> None:
     labels, probability = np.array([0, 1, 1, 1]), np.array([0.1, 0.3, 0.6, 0.8])
     assert ece(labels, probability, n_bins=2) == pytest.approx(0.3)
     low, high = reliability(labels, probability, n_bins=2)
-    assert (low.n, low.mean_probability, low.share_positive) == (2, pytest.approx(0.2), 0.5)
-    assert (high.n, high.mean_probability, high.share_positive) == (2, pytest.approx(0.7), 1.0)
+    assert [low.n, low.mean_probability, low.share_positive] == pytest.approx([2, 0.2, 0.5])
+    assert [high.n, high.mean_probability, high.share_positive] == pytest.approx([2, 0.7, 1.0])
 
 
 def test_bins_hold_equal_masses_without_ties() -> None:

@@ -51,5 +51,5 @@ def test_wilson_equals_scipy(right: int, n: int) -> None:
 
 
 def test_wilson_of_nothing_is_refused() -> None:
-    with pytest.raises(UndefinedScore, match="at least one tile.*0 of 0"):
+    with pytest.raises(UndefinedScore, match=r"at least one tile.*0 of 0"):
         wilson_interval(0, 0)
