@@ -82,6 +82,7 @@ def checked(table: pd.DataFrame, where: str = "the table") -> pd.DataFrame:
             f"no {', '.join(missing)} among {', '.join(shown(c) for c in table.columns[:20])}",
             "make the table again with 'sentinode predict'",
         )
+    _encoded("".join(map(str, table["id"])) + "".join(map(str, table["group"])))
     ids = table["id"].astype(str)
     _refuse(where, ids, "an id in every row", (ids == "").to_numpy())
     _refuse(where, ids, "every id once", ids.duplicated().to_numpy())
@@ -161,11 +162,13 @@ def _cells(column: "pd.Series[Any]") -> list[str]:
 
 
 def _csv_bytes(names: list[str], columns: list[list[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(zip(*columns, strict=True))
-    return _encoded(text.getvalue())
+    lines = [",".join(map(_quoted, row)) for row in (names, *zip(*columns, strict=True))]
+    return _encoded("\n".join(lines) + "\n")
+
+
+def _quoted(cell: str) -> str:
+    # Not csv.writer: until Python 3.13 it leaves a lone carriage return unquoted, which breaks the row.
+    return '"' + cell.replace('"', '""') + '"' if any(mark in cell for mark in ',;"\r\n') else cell
 
 
 def _encoded(text: str) -> bytes:
@@ -181,7 +184,6 @@ def _write_parquet(path: Path, table: pd.DataFrame, header: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    _encoded("".join(table["id"]) + "".join(table["group"]))
     arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata({META_KEY: header.encode()})
     with replacing(path) as temporary:
         pq.write_table(arrow, temporary, compression="zstd")

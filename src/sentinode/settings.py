@@ -76,6 +76,16 @@ class PredictSettings:
     batch: int = option(64, "Tiles a forward pass.")
 
 
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """How predictions are judged."""
+
+    views: Literal[1, 4, 8] = option(1, "Dihedral views whose logits are averaged, where runs are judged.")
+    floor: str | None = option(None, "Run or store whose colours give the floor; default: the first run's.")
+    resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
+    seed: int = option(0, "Of the bootstrap and of the floor's sample: the same seed gives the same judgement.")
+
+
 def fits(value: object, kind: Any) -> bool:
     """Return whether `value` is of the annotated type `kind`: a class, a Literal, or a union of such."""
     if get_origin(kind) is Literal:

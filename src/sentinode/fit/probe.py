@@ -4,6 +4,7 @@ A model that does not beat it has learned no more than the stain.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy.typing as npt
 
 from sentinode.errors import RunProblem, UndefinedScore, shown
 from sentinode.run import replacing
-from sentinode.tiles.split import seeded_keys
+from sentinode.tiles.split import sample_positions
+from sentinode.tiles.store import Store
 
 Tiles = npt.NDArray[np.uint8]
 Histograms = npt.NDArray[np.uint16]
@@ -28,20 +30,22 @@ SETTINGS: dict[str, Any] = {"max_iter": 100, "learning_rate": 0.1, "max_leaf_nod
 """Of scikit-learn's HistGradientBoostingClassifier. Nothing is chosen: the floor costs no validation tiles."""
 
 
-def colour_histogram(tiles: Tiles) -> Histograms:
+def colour_histogram(tiles: Tiles, rows: npt.NDArray[np.int64] | None = None) -> Histograms:
     """Return how many pixels of each tile have each of 512 colours, uint16 [n, 512]; counts above 65,535 stay there.
 
     Parameters
     ----------
     tiles
         uint8 [n, px, px, 3]; a memory map is read in small pieces.
+    rows
+        Positions of the tiles wanted; all by default.
     """
-    histograms = np.empty((len(tiles), N_COLOURS), np.uint16)
-    for start in range(0, len(tiles), CHUNK):
-        chunk = np.asarray(tiles[start : start + CHUNK])
-        steps = chunk >> 5
+    rows = np.arange(len(tiles)) if rows is None else rows
+    histograms = np.empty((len(rows), N_COLOURS), np.uint16)
+    for start in range(0, len(rows), CHUNK):
+        steps = tiles[rows[start : start + CHUNK]] >> 5
         colour = (steps[..., 0].astype(np.uint16) << 6) | (steps[..., 1].astype(np.uint16) << 3) | steps[..., 2]
-        for at, tile in enumerate(colour.reshape(len(chunk), -1), start=start):
+        for at, tile in enumerate(colour.reshape(len(colour), -1), start=start):
             histograms[at] = np.minimum(np.bincount(tile, minlength=N_COLOURS), 65535)
     return histograms
 
@@ -90,17 +94,20 @@ def fit_floor(histograms: Histograms, labels: npt.NDArray[Any], seed: int = 0) -
     return Floor(model.fit(histograms.astype(np.float32), labels), len(labels))
 
 
-def floor_sample(ids: list[str], labels: npt.NDArray[Any], seed: int = 0) -> npt.NDArray[np.int64]:
+def floor_rows(ids: list[str], labels: npt.NDArray[Any], seed: int = 0) -> npt.NDArray[np.int64]:
     """Return the positions of at most 8,000 labelled tiles, ascending, classes in proportion; by a seeded hash of the id."""
-    labels = np.asarray(labels)
-    known = int((labels >= 0).sum())
-    kept: list[int] = []
-    for value in (0, 1):
-        of_class = np.flatnonzero(labels == value).tolist()
-        room = len(of_class) if known <= MOST_TILES else max(1, len(of_class) * MOST_TILES // known)
-        keys = seeded_keys([ids[at] for at in of_class], seed)
-        kept += [at for _, at in sorted(zip(keys, of_class, strict=True))[:room]]
-    return np.array(sorted(kept), dtype=np.int64)
+    known = int((np.asarray(labels) >= 0).sum())
+    # One fewer a class than the share allows, since each class rounds up.
+    share = Fraction(1) if known <= MOST_TILES else Fraction(MOST_TILES - 2, known)
+    return sample_positions(ids, labels, share, seed)
+
+
+def keep_floor_sample(path: Path, store: Store, rows: npt.NDArray[np.int64]) -> None:
+    """Write floor.npz from the training tiles at positions `rows` of `store`: histograms of at most 8,000 of them, and labels."""
+    ids = store.rows["id"].astype(str).to_numpy()[rows].tolist()
+    labels = store.rows["label"].to_numpy()[rows]
+    kept = floor_rows(ids, labels)
+    save_floor_sample(path, colour_histogram(store.tiles, rows[kept]), labels[kept])
 
 
 def save_floor_sample(path: Path, histograms: Histograms, labels: npt.NDArray[Any]) -> None:

@@ -74,13 +74,23 @@ def _head(chunk: Tiles, view: int, length: int) -> npt.NDArray[np.uint64]:
     return np.asarray((flat << shifts).sum(axis=1, dtype=np.uint64))
 
 
-def with_passport(split: Split, tiles: Tiles) -> Split:
-    """Return the split with `dihedral_digest` filled for the tiles that train or choose; `tiles` are the store's."""
-    seen = np.flatnonzero((split.table["part"] != "unused").to_numpy())
+def with_passport(split: Split, *stores: Tiles) -> Split:
+    """Return the split with `dihedral_digest` filled for the tiles that train or choose.
+
+    `stores` are the tiles the split's table lists, in its order: one store's, or the training store's and the valid store's.
+    """
     digests = np.full(len(split.table), "", dtype=object)
-    for start in range(0, len(seen), CHUNK * 16):
-        at = seen[start : start + CHUNK * 16]
-        digests[at] = dihedral_digest(tiles[at])
+    seen, first = (split.table["part"] != "unused").to_numpy(), 0
+    for tiles in stores:
+        wanted = np.flatnonzero(seen[first : first + len(tiles)])
+        for start in range(0, len(wanted), CHUNK * 16):
+            at = wanted[start : start + CHUNK * 16]
+            digests[first + at] = dihedral_digest(tiles[at])
+        first += len(tiles)
+    if first != len(split.table):
+        raise StoreProblem(
+            f"the {len(split.table):,} tiles of the split", f"{first:,}", "pass the stores that the split was made of"
+        )
     return replace(split, table=split.table.assign(dihedral_digest=digests.astype(str)))
 
 

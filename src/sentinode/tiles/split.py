@@ -5,7 +5,7 @@ Everything depends on ids and pixel digests, never on the order of rows. Copies 
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from sentinode.run import replacing
 
 FORMAT = 1
 """Version of split.parquet."""
-COLUMNS = ("id", "digest", "dihedral_digest", "group", "part", "fold")
+COLUMNS = ("id", "digest", "dihedral_digest", "group", "label", "part", "fold")
 """Columns of split.parquet."""
 PARTS = ("train", "valid", "unused")
 """What a tile can be: `train` fits weights, `valid` chooses among them, `unused` has no label, or no slide where it needs one."""
@@ -35,9 +35,9 @@ Codes = npt.NDArray[np.int64]
 class Split:
     """Who trains and who chooses.
 
-    `table` has one row a tile in the store's order: id, digest, dihedral_digest ("" until the passport fills it), group, part and
-    fold (int16: the fold in which the tile is held out, -1 in none). `how` is what was done: random, grouped, or stores (valid
-    is a store of its own).
+    `table` has one row a tile in the store's order (with a valid store of its own, its tiles follow): id, digest, dihedral_digest
+    ("" until the passport fills it), group, label (int8), part, and fold (int16: the fold in which the tile is held out, -1 in
+    none). `how` is what was done: random, grouped, or given (valid is a store of its own).
     """
 
     table: pd.DataFrame
@@ -98,37 +98,36 @@ def make_split(
     part = np.full(len(rows), "unused", dtype=object)
     part[usable] = np.where(valid, "valid", "train")
     split = Split(_table(rows, part), "grouped" if grouped else "random", seed, tuple(warnings))
-    check_split(split, rows)
+    check_split(split)
     return split
 
 
-def split_of_stores(train_rows: pd.DataFrame, valid_rows: pd.DataFrame) -> tuple[Split, Split]:
-    """Return the splits of two stores of which the first trains and the second chooses, labelled tiles only.
+def given_split(train_rows: pd.DataFrame, valid_rows: pd.DataFrame) -> Split:
+    """Return the split of two stores of which the first trains and the second chooses, labelled tiles only.
 
-    Tiles of the first that are copies of a tile of the second are unused. Slides named in both stores are warned about.
+    The table holds the first store's tiles, then the second's. Of the first, copies of a tile that chooses are unused.
+    Slides named in both are warned about.
 
     Raises
     ------
     SplitProblem
         If either has fewer than two classes.
     """
-    copied = train_rows["digest"].isin(valid_rows["digest"][valid_rows["label"] >= 0]).to_numpy()
-    labelled = train_rows["label"].to_numpy() >= 0
-    train_part = np.where(labelled & ~copied, "train", "unused")
-    valid_part = np.where(valid_rows["label"].to_numpy() >= 0, "valid", "unused")
+    train_labelled, valid_labelled = (rows["label"].to_numpy() >= 0 for rows in (train_rows, valid_rows))
+    copied = train_rows["digest"].isin(valid_rows["digest"][valid_labelled]).to_numpy() & train_labelled
+    tables = [
+        _table(train_rows, np.where(train_labelled & ~copied, "train", "unused")),
+        _table(valid_rows, np.where(valid_labelled, "valid", "unused")),
+    ]
     warnings = []
-    if (labelled & copied).any():
-        warnings.append(f"{int((labelled & copied).sum()):,} training tiles are copies of validation tiles: they are unused")
-    shared = sorted((set(train_rows["group"].astype(str)) & set(valid_rows["group"].astype(str))) - {""})
+    if copied.any():
+        warnings.append(f"{int(copied.sum()):,} training tiles are copies of validation tiles: they are unused")
+    shared = sorted((set(tables[0]["group"]) & set(tables[1]["group"])) - {""})
     if shared:
         warnings.append(f"{len(shared):,} slides train and choose, such as {shown(shared[0])}; figures on valid are optimistic")
-    for rows, part, name in ((train_rows, train_part, "train"), (valid_rows, valid_part, "valid")):
-        _demand_classes(rows["label"].to_numpy(np.int64)[part == name], name)
-    made = [
-        Split(_table(rows, part), "stores", 0, tuple(warnings))
-        for rows, part in ((train_rows, train_part), (valid_rows, valid_part))
-    ]
-    return made[0], made[1]
+    split = Split(pd.concat(tables, ignore_index=True), "given", 0, tuple(warnings))
+    check_split(split)
+    return split
 
 
 def spread(split: Split, rows: pd.DataFrame, kept: Codes) -> Split:
@@ -145,6 +144,7 @@ def _table(rows: pd.DataFrame, part: npt.NDArray[Any]) -> pd.DataFrame:
             "digest": rows["digest"].astype(str).to_numpy(),
             "dihedral_digest": "",
             "group": rows["group"].astype(str).to_numpy(),
+            "label": rows["label"].to_numpy(np.int8),
             "part": part.astype(str),
             "fold": np.where(part == "valid", 0, -1).astype(np.int16),
         }
@@ -225,18 +225,17 @@ def _units(groups: npt.NDArray[Any], digests: npt.NDArray[Any]) -> Codes:
     return np.unique(whole, return_inverse=True)[1].astype(np.int64)[codes] if len(names) else codes.astype(np.int64)
 
 
-def check_split(split: Split, rows: pd.DataFrame) -> None:
-    """Audit a split of `rows` (same order): no empty or one-class part, slides disjoint if grouped, copies on one side only.
+def check_split(split: Split) -> None:
+    """Audit a split: no empty or one-class part, slides disjoint if grouped, copies on one side only.
 
     Raises
     ------
     SplitProblem
         If any of these does not hold.
     """
-    table, label = split.table, rows["label"].to_numpy(np.int64)
-    for name in ("train", "valid"):
-        _demand_classes(label[split.rows_of(name)], name)
-    train, valid = (table.iloc[split.rows_of(name)] for name in ("train", "valid"))
+    train, valid = (split.table.iloc[split.rows_of(name)] for name in ("train", "valid"))
+    for part, name in ((train, "train"), (valid, "valid")):
+        _demand_classes(part["label"].to_numpy(np.int64), name)
     columns = ("digest", "group") if split.how == "grouped" else ("digest",)
     for column in columns:
         both = sorted(set(train[column]) & set(valid[column]))
@@ -281,17 +280,40 @@ def parse_sample(text: str, n: int) -> Fraction:
     return share
 
 
-def sample_rows(rows: pd.DataFrame, share: Fraction | float | str, seed: int = 0) -> Codes:
-    """Return the positions of a stratified sample of the labelled rows, ascending: of each class the first ceil(share x n).
+def sample_positions(ids: list[str], labels: npt.NDArray[Any], share: Fraction, seed: int = 0) -> Codes:
+    """Return the positions of a stratified sample, ascending: of each class the first ceil(share x n) in a seeded order.
 
     Nested: with one seed a smaller share's tiles lie inside a larger one's. A tile's place depends on its id and the seed alone.
+    Tiles of unknown label (-1) are left out.
 
     Parameters
     ----------
-    rows
-        With columns id and label.
+    ids, labels
+        Of n tiles; labels -1, 0 or 1.
     share
-        In (0, 1], or text such as 5%, 0.05 or 2000 tiles (at most one tile more, since each class rounds up).
+        In (0, 1], exact: binary fractions would round some classes up by one.
+    seed
+        Of the order.
+    """
+    kept: list[int] = []
+    for value in (0, 1):
+        of_class = np.flatnonzero(np.asarray(labels) == value).tolist()
+        keys = seeded_keys([ids[at] for at in of_class], seed)
+        kept += [at for _, _, at in sorted(zip(keys, [ids[at] for at in of_class], of_class, strict=True))][
+            : math.ceil(share * len(of_class))
+        ]
+    return np.array(sorted(kept), dtype=np.int64)
+
+
+def sample_rows(split: Split, share: str, seed: int = 0) -> Split:
+    """Return the split with a stratified, nested sample of its training tiles; the others become unused, valid stays.
+
+    Parameters
+    ----------
+    split
+        Before sampling.
+    share
+        Of the training tiles: 5%, 0.05, or 2000 tiles (at most one more, since each class rounds up).
     seed
         Of the order.
 
@@ -299,16 +321,17 @@ def sample_rows(rows: pd.DataFrame, share: Fraction | float | str, seed: int = 0
     ------
     UsageProblem
         If the share is not in (0, 1].
+    SplitProblem
+        If a class is absent from the sample.
     """
-    label = rows["label"].to_numpy(np.int64)
-    exact = parse_sample(str(share) if not isinstance(share, Fraction) else f"{share}", int((label >= 0).sum()))
-    ids = rows["id"].astype(str).tolist()
-    kept: list[int] = []
-    for value in (0, 1):
-        of_class = np.flatnonzero(label == value).tolist()
-        keys = dict(zip(of_class, seeded_keys([ids[at] for at in of_class], seed), strict=True))
-        kept += sorted(of_class, key=lambda at: (keys[at], ids[at]))[: math.ceil(exact * len(of_class))]
-    return np.array(sorted(kept), dtype=np.int64)
+    train = split.rows_of("train")
+    table = split.table.iloc[train]
+    kept = sample_positions(table["id"].tolist(), table["label"].to_numpy(), parse_sample(share, len(train)), seed)
+    part = split.table["part"].to_numpy(dtype=object).copy()
+    part[np.setdiff1d(train, train[kept])] = "unused"
+    sampled = replace(split, table=split.table.assign(part=part.astype(str)))
+    check_split(sampled)
+    return sampled
 
 
 def write_split(path: Path, split: Split) -> None:

@@ -1,0 +1,96 @@
+"""A training tile is known however it is turned."""
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+
+from sentinode.errors import StoreProblem
+from sentinode.tiles.passport import contamination, dihedral_digest, with_passport
+from sentinode.tiles.split import make_split
+
+
+def tiles(n: int = 12, px: int = 16, seed: int = 0) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (n, px, px, 3), dtype=np.uint8)
+
+
+def eight(tile: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+    """Return the eight views by NumPy's own rotations."""
+    return [np.rot90(side, turns) for side in (tile, tile[:, ::-1]) for turns in range(4)]
+
+
+@pytest.mark.parametrize("px", [1, 2, 5, 96])
+@pytest.mark.parametrize("kind", ["noise", "few colours", "white border", "blank", "symmetric"])
+def test_all_views_have_the_digest_of_the_smallest(px: int, kind: str) -> None:
+    tile = tiles(1, px)[0]
+    if kind == "few colours":
+        tile = tile % 2
+    if kind == "blank":
+        tile[:] = 255
+    if kind == "white border":
+        tile[[0, -1]] = 255
+        tile[:, [0, -1]] = 255
+    if kind == "symmetric":
+        tile = np.maximum(tile, tile[::-1])
+    expected = hashlib.sha256(min(view.tobytes() for view in eight(tile))).hexdigest()[:32]
+    assert dihedral_digest(np.stack(eight(tile))) == [expected] * 8
+
+
+def test_different_tiles_differ_and_threads_do_not_matter() -> None:
+    many = tiles(700, 8)
+    digests = dihedral_digest(many, workers=1)
+    assert len(set(digests)) == 700
+    assert dihedral_digest(many, workers=3) == digests
+
+
+def test_only_square_rgb_bytes_have_one() -> None:
+    with pytest.raises(StoreProblem, match=r"uint8 tiles \[n, px, px, 3\].*float64"):
+        dihedral_digest(np.zeros((1, 4, 4, 3)))  # type: ignore[arg-type]
+    with pytest.raises(StoreProblem, match="4, 5, 3"):
+        dihedral_digest(np.zeros((1, 4, 5, 3), np.uint8))
+
+
+def rows_of(pixels: npt.NDArray[np.uint8], groups: list[str], first: int = 0) -> pd.DataFrame:
+    n = len(pixels)
+    digest = [hashlib.sha256(tile.tobytes()).hexdigest()[:32] for tile in pixels]
+    return pd.DataFrame(
+        {"id": [f"t{first + i}" for i in range(n)], "label": [i % 2 for i in range(n)], "group": groups, "digest": digest}
+    )
+
+
+def test_contamination_counts_each_kind_once_and_names_it() -> None:
+    seen = tiles(40)
+    split = with_passport(make_split(rows_of(seen, [f"s{i // 4}" for i in range(40)]), "grouped", 0.2), seen)
+    train, valid = split.rows_of("train"), split.rows_of("valid")
+    fresh = tiles(6, seed=9)
+    test = np.concatenate([seen[train[:3]], np.rot90(seen[train[3:5]], axes=(1, 2)), seen[valid[:1], ::-1], fresh])
+    slide = split.table["group"][train[0]]
+    table = rows_of(test, ["", "", "", "", "", "", slide, slide, "new", "new", "", ""], first=100)
+    found = contamination([split], table, dihedral_digest(test))
+    assert (found.n, found.exact, found.turned, found.chosen, found.slides) == (12, 3, 2, 1, 2)
+    assert found.is_contaminated
+    assert found.examples == {
+        "exact": ["t100", "t101", "t102"],
+        "turned": ["t103", "t104"],
+        "slides": [slide],
+        "chosen": ["t105"],
+    }
+    assert "contaminated: 3 of 12 test tiles were trained on, such as 't100', 't101', 't102'" in found.warnings()
+
+
+def test_clean_tiles_and_unknown_slides_are_no_contamination() -> None:
+    seen, fresh = tiles(20), tiles(8, seed=5)
+    split = with_passport(make_split(rows_of(seen, [""] * 20), "random"), seen)
+    found = contamination([split], rows_of(fresh, [""] * 8), dihedral_digest(fresh))
+    assert not found.is_contaminated
+    assert found.warnings() == []
+
+
+def test_the_passport_needs_the_stores_of_the_split() -> None:
+    seen = tiles(20)
+    split = make_split(rows_of(seen, [""] * 20), "random")
+    with pytest.raises(StoreProblem, match=r"the 20 tiles of the split.*found 10"):
+        with_passport(split, seen[:10])
+    assert with_passport(split, seen[:10], seen[10:]).table["dihedral_digest"].tolist() == dihedral_digest(seen)
