@@ -112,9 +112,9 @@ def paint_tile(rng: np.random.Generator, slide: Slide, tumour: bool) -> npt.NDAr
     eosin = slide.eosin * rng.uniform(0.8, 1.2) * np.clip(1.0 + rng.uniform(0.15, 0.45) * fibres + 0.15 * grain, 0.1, None)
     eosin *= 1.0 - 0.5 * np.minimum(nuclei, 1.0)
     haze = rng.uniform(0.04, 0.12)  # ribosomes take haematoxylin too: cytoplasm is never pure pink
-    eosin *= 1.0 - gaps
-    amount = np.maximum(nuclei, 0.0) + haze * (1.0 - gaps)
-    return _develop(slide, _blurred(amount * rng.uniform(0.9, 1.1), slide.blur), _blurred(eosin, slide.blur), rng)
+    eosin = eosin * (1.0 - gaps)
+    amount = rng.uniform(0.9, 1.1) * (np.maximum(nuclei, 0.0) + haze * (1.0 - gaps))
+    return _develop(slide, _blurred(_plane(amount), slide.blur), _blurred(_plane(eosin), slide.blur), rng)
 
 
 def _develop(slide: Slide, haematoxylin: Plane, eosin: Plane, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -277,7 +277,11 @@ def _smooth(plane: Plane, reach: int) -> Plane:
 
 def _unit(plane: Plane) -> Plane:
     """Shift and scale to mean 0 and deviation 1."""
-    return ((plane - plane.mean()) / plane.std()).astype(np.float32)
+    return _plane((plane - plane.mean()) / plane.std())
+
+
+def _plane(values: npt.NDArray[np.floating]) -> Plane:
+    return np.asarray(values, np.float32)
 
 
 def _crop(rng: np.random.Generator, texture: Plane, px: int) -> Plane:
@@ -285,7 +289,8 @@ def _crop(rng: np.random.Generator, texture: Plane, px: int) -> Plane:
     top, left = rng.integers(0, px, 2)
     window = texture[top : top + px, left : left + px]
     window = window[:: 1 - 2 * int(rng.integers(2)), :: 1 - 2 * int(rng.integers(2))]
-    return window.T if rng.integers(2) else window
+    flipped: Plane = window.T if rng.integers(2) else window
+    return flipped
 
 
 def _blurred(plane: Plane, amount: float) -> Plane:
