@@ -68,6 +68,11 @@ def test_other_sizes(px: int) -> None:
     assert (tiles.reshape(4, -1).std(axis=1) > 5).all()
 
 
+@pytest.mark.parametrize("difficulty", [0.0, 1.0])
+def test_the_largest_nuclei_of_many_slides_fit_at_the_edge(difficulty: float) -> None:
+    assert len(synthesise(60, 4, px=32, difficulty=difficulty, seed=9).tiles) == 240
+
+
 def dark_areas(tiles: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """Return for each centre square how thick its dark bodies are: the largest distance from a dark pixel to a light one."""
     thickness = []

@@ -66,6 +66,11 @@ class Slide:
     large: Nuclei
     spindle: Nuclei
 
+    @property
+    def margin(self) -> int:
+        """Pixels round a tile that a nucleus at its edge may reach into."""
+        return max(kind.stamps.shape[1] for kind in (self.small, self.large, self.spindle))
+
 
 def make_slide(rng: np.random.Generator, px: int, difficulty: float) -> Slide:
     """Draw a slide's stains, scanner, texture and nuclei; `difficulty` in [0, 1] brings the two classes' nuclei closer."""
@@ -102,8 +107,8 @@ def paint_tile(rng: np.random.Generator, slide: Slide, tumour: bool) -> npt.NDAr
     coverage = rng.uniform(0.35, 0.95)
     rim_tumour = rng.random() < 0.4
     gaps = _gaps(rng, px)
-    haematoxylin = np.zeros((px + 2 * px // 3, px + 2 * px // 3), np.float32)
-    margin = px // 3
+    margin = slide.margin
+    haematoxylin = np.zeros((px + 2 * margin, px + 2 * margin), np.float32)
     for inside, is_tumour, filled in ((core, tumour, coverage), (~core, rim_tumour, rng.uniform(0.15, 0.95))):
         _populate(rng, slide, haematoxylin, inside & (gaps < 0.5), is_tumour, filled)
     nuclei = haematoxylin[margin : margin + px, margin : margin + px]
@@ -147,7 +152,7 @@ def _populate(
         here = where[np.clip(row, 0, px - 1), np.clip(column, 0, px - 1)]
         here &= (np.abs(places - px / 2) < px / 2 + size / 3).all(axis=0)
         picked = rng.integers(0, SHAPES, row.size)[here].tolist()
-        corner = px // 3 - size // 2
+        corner = slide.margin - size // 2
         for k, top, left in zip(picked, (row[here] + corner).tolist(), (column[here] + corner).tolist(), strict=True):
             view = canvas[top : top + size, left : left + size]
             np.maximum(view, kind.stamps[k], out=view)
