@@ -69,7 +69,7 @@ class Slide:
     @property
     def margin(self) -> int:
         """Pixels round a tile that a nucleus at its edge may reach into."""
-        return max(kind.stamps.shape[1] for kind in (self.small, self.large, self.spindle))
+        return max(int(kind.stamps.shape[1]) for kind in (self.small, self.large, self.spindle))
 
 
 def make_slide(rng: np.random.Generator, px: int, difficulty: float) -> Slide:
