@@ -1,5 +1,6 @@
 """The picture a newcomer wants: how it learned, what it is worth beside colour alone, and which tiles it got right and wrong."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def write_overview(
     labels: Numbers,
     probability: Numbers,
     floor: Numbers | None,
-    tiles: npt.NDArray[np.uint8],
+    tiles: Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8],
     judgement: dict[str, Any],
 ) -> list[Path]:
     """Draw learning curve, ROC with floor, and a grid of right and wrong tiles into one PNG.
@@ -40,7 +41,7 @@ def write_overview(
     labels, probability, floor
         Labels [n] 0 or 1, probability [n] in [0, 1], and colour alone's probability [n] or None.
     tiles
-        uint8 [n, px, px, 3], in the order of the scores; only those shown are read.
+        uint8 [n, px, px, 3] or n of [px, px, 3], in the order of the scores; only those shown are read.
     judgement
         What judgement.json holds.
 
