@@ -12,8 +12,10 @@ from typing import Protocol
 
 FREE_LINES = 100
 """Lines printed without thinning."""
-SPARSE_S = 60.0
+SPARSE_S = 120.0
 """After that, seconds between lines."""
+WIDEST = 240
+"""Characters of a line; ten hours are then at most 400 lines, 96 KB."""
 TRACK_S = 10.0
 """Off a terminal, seconds between two lines of one tracked job."""
 
@@ -36,18 +38,18 @@ class Progress:
     @property
     def on_terminal(self) -> bool:
         """Whether bars can be drawn."""
-        return not self.quiet and sys.stderr.isatty()
+        return not self.quiet and sys.stderr is not None and sys.stderr.isatty()
 
     def say(self, line: str, *, always: bool = False) -> None:
-        """Print one line (cut at 300 characters); thinned off a terminal unless `always`."""
+        """Print one line, cut at WIDEST characters; thinned off a terminal unless `always`."""
         now = time.monotonic()
-        if self.quiet:
+        if self.quiet or sys.stderr is None:  # a program without a console has nobody to speak to
             return
         if not always and not self.on_terminal and self._lines >= FREE_LINES and now - self._last < SPARSE_S:
             return
         self._lines += 1
         self._last = now
-        print(line[:300], file=sys.stderr, flush=True)
+        print(line[:WIDEST], file=sys.stderr, flush=True)
 
     @contextmanager
     def track(self, what: str, total: int, unit: str = "tiles") -> Iterator[Tick]:
@@ -63,7 +65,7 @@ class Progress:
             nonlocal said, done
             done += count
             now = time.monotonic()
-            if now - said >= TRACK_S:
+            if done and now - said >= TRACK_S:
                 said = now
                 rate = done / (now - start)
                 self.say(f"{what}: {done:,} of {total:,} {unit}, {rate:,.0f}/s, {max(total - done, 0) / rate:,.0f} s left")
@@ -76,7 +78,9 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+        # markup=False: a name in brackets is a name, not a style
+        words = (TextColumn("{task.description}", markup=False), TextColumn(unit, markup=False))
+        columns = (words[0], BarColumn(), MofNCompleteColumn(), words[1], TimeRemainingColumn())
         with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(what, total=total)
             yield lambda count, /: bar.advance(task, count)

@@ -18,6 +18,10 @@ FORMAT = 1
 """Version of the run folder's layout."""
 FULL_DISK = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """What a system says when nothing more fits: no space, file too large, quota."""
+UNWRITABLE = {
+    getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOTDIR", "EEXIST", "EISDIR", "ENAMETOOLONG", "ELOOP")
+}
+"""What a system says of a path it cannot write: no permission, a file in a folder's place or the reverse, a long name."""
 
 
 @contextmanager
@@ -32,7 +36,7 @@ def disk_problems(path: Path) -> Iterator[None]:
                 f"a full disk ({error.strerror})",
                 "free some space or choose another --out, then run the same command with --resume where it has one",
             ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
+        if error.errno in UNWRITABLE:
             raise MachineProblem(
                 f"a folder that can be written for {shown(path)}",
                 str(error.strerror),
@@ -68,7 +72,8 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
             sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        if os.path.lexists(temporary):  # False, not an error, where the path itself is impossible
+            temporary.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

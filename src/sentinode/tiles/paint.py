@@ -66,6 +66,11 @@ class Slide:
     large: Nuclei
     spindle: Nuclei
 
+    @property
+    def margin(self) -> int:
+        """Pixels round a tile that a nucleus at its edge may reach into."""
+        return max(int(kind.stamps.shape[1]) for kind in (self.small, self.large, self.spindle))
+
 
 def make_slide(rng: np.random.Generator, px: int, difficulty: float) -> Slide:
     """Draw a slide's stains, scanner, texture and nuclei; `difficulty` in [0, 1] brings the two classes' nuclei closer."""
@@ -102,8 +107,8 @@ def paint_tile(rng: np.random.Generator, slide: Slide, tumour: bool) -> npt.NDAr
     coverage = rng.uniform(0.35, 0.95)
     rim_tumour = rng.random() < 0.4
     gaps = _gaps(rng, px)
-    haematoxylin = np.zeros((px + 2 * px // 3, px + 2 * px // 3), np.float32)
-    margin = px // 3
+    margin = slide.margin
+    haematoxylin = np.zeros((px + 2 * margin, px + 2 * margin), np.float32)
     for inside, is_tumour, filled in ((core, tumour, coverage), (~core, rim_tumour, rng.uniform(0.15, 0.95))):
         _populate(rng, slide, haematoxylin, inside & (gaps < 0.5), is_tumour, filled)
     nuclei = haematoxylin[margin : margin + px, margin : margin + px]
@@ -112,9 +117,9 @@ def paint_tile(rng: np.random.Generator, slide: Slide, tumour: bool) -> npt.NDAr
     eosin = slide.eosin * rng.uniform(0.8, 1.2) * np.clip(1.0 + rng.uniform(0.15, 0.45) * fibres + 0.15 * grain, 0.1, None)
     eosin *= 1.0 - 0.5 * np.minimum(nuclei, 1.0)
     haze = rng.uniform(0.04, 0.12)  # ribosomes take haematoxylin too: cytoplasm is never pure pink
-    eosin *= 1.0 - gaps
-    amount = np.maximum(nuclei, 0.0) + haze * (1.0 - gaps)
-    return _develop(slide, _blurred(amount * rng.uniform(0.9, 1.1), slide.blur), _blurred(eosin, slide.blur), rng)
+    eosin = eosin * (1.0 - gaps)
+    amount = rng.uniform(0.9, 1.1) * (np.maximum(nuclei, 0.0) + haze * (1.0 - gaps))
+    return _develop(slide, _blurred(_plane(amount), slide.blur), _blurred(_plane(eosin), slide.blur), rng)
 
 
 def _develop(slide: Slide, haematoxylin: Plane, eosin: Plane, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -147,7 +152,7 @@ def _populate(
         here = where[np.clip(row, 0, px - 1), np.clip(column, 0, px - 1)]
         here &= (np.abs(places - px / 2) < px / 2 + size / 3).all(axis=0)
         picked = rng.integers(0, SHAPES, row.size)[here].tolist()
-        corner = px // 3 - size // 2
+        corner = slide.margin - size // 2
         for k, top, left in zip(picked, (row[here] + corner).tolist(), (column[here] + corner).tolist(), strict=True):
             view = canvas[top : top + size, left : left + size]
             np.maximum(view, kind.stamps[k], out=view)
@@ -277,7 +282,11 @@ def _smooth(plane: Plane, reach: int) -> Plane:
 
 def _unit(plane: Plane) -> Plane:
     """Shift and scale to mean 0 and deviation 1."""
-    return ((plane - plane.mean()) / plane.std()).astype(np.float32)
+    return _plane((plane - plane.mean()) / plane.std())
+
+
+def _plane(values: npt.NDArray[np.floating]) -> Plane:
+    return np.asarray(values, np.float32)
 
 
 def _crop(rng: np.random.Generator, texture: Plane, px: int) -> Plane:
@@ -285,7 +294,8 @@ def _crop(rng: np.random.Generator, texture: Plane, px: int) -> Plane:
     top, left = rng.integers(0, px, 2)
     window = texture[top : top + px, left : left + px]
     window = window[:: 1 - 2 * int(rng.integers(2)), :: 1 - 2 * int(rng.integers(2))]
-    return window.T if rng.integers(2) else window
+    flipped: Plane = window.T if rng.integers(2) else window
+    return flipped
 
 
 def _blurred(plane: Plane, amount: float) -> Plane:

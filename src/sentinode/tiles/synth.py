@@ -1,7 +1,7 @@
 """Synthetic H&E tissue with slides and labels, for tests, demonstrations and the first two minutes with Sentinode.
 
 Deterministic: a tile depends on seed, slide number, tile number, size and difficulty, and on nothing else, so that any slide is
-the same whatever is asked for beside it. The centre square (32 of 96 px) decides the label; the rim is drawn without regard to it.
+the same whatever is asked for beside it. The centre square (32 of 96 px) decides the label; the rim ignores it.
 """
 
 import hashlib

@@ -1,0 +1,76 @@
+"""How every picture looks and how it is saved: colours, sizes, captions, bytes that do not change from one run to the next."""
+
+import io
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from sentinode.run import write_bytes
+
+MODEL, FLOOR, POSITIVE, NEGATIVE, WRONG, QUIET = "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "#CC79A7", "#767676"
+"""Colours told apart by colour-blind readers (Okabe and Ito 2008); every use differs in line or hatch as well."""
+PHONE_IN = (4.3, 4.3)
+"""Inches of one figure: its 9 point letters are legible at the width of a phone."""
+LOOK: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10.0,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.85,
+    "legend.fontsize": 8.0,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sentinode",
+    "text.usetex": False,
+}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """Draw and save in Sentinode's look, whatever the reader's own matplotlib settings are, and leave those as they were."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(LOOK)
+        yield
+
+
+def new_figure(size: tuple[float, float] = PHONE_IN) -> Figure:
+    """Return an empty figure of `size` inches that belongs to no window."""
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def caption(axes: Axes, text: str, width: int = 66) -> None:
+    """Put a small text under the picture; it may hold any characters."""
+    lines = "\n".join(line for part in text.splitlines() for line in textwrap.wrap(part, width))
+    figure = axes.get_figure()
+    if isinstance(figure, Figure):
+        figure.supxlabel(lines, fontsize=7.5, color="#444444", x=0.02, ha="left", parse_math=False)
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write NAME.svg and NAME.png into `folder`; the same figure gives the same bytes."""
+    return [save_as(figure, folder / f"{name}.{kind}") for kind in ("svg", "png")]
+
+
+def save_as(figure: Figure, path: Path, dpi: int = 160) -> Path:
+    """Write a figure whole or not at all, without a date; the ending says in which format."""
+    kind = path.suffix.lstrip(".")
+    metadata: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=dpi, metadata=metadata)
+    write_bytes(path, file.getvalue())
+    return path
