@@ -18,7 +18,7 @@ PEAK_S = 1.0
 
 
 def open_feed(store: Path, limit: int | None = None) -> Any:
-    """Return the resident feed of the labelled tiles of a store, as training makes it; the store is opened by its public format."""
+    """Return the resident feed of a store's labelled tiles, as training makes it; the store is opened by its public format."""
     import torch
 
     from sentinode.fit.feed import Feed
@@ -64,7 +64,7 @@ def new_state(settings: Any) -> Any:
     from sentinode.nets.simple_cnn import SimpleCNN
 
     torch.manual_seed(settings.seed)
-    model = SimpleCNN(dropout=settings.dropout).to(memory_format=torch.channels_last)
+    model = torch.nn.Module.to(SimpleCNN(dropout=settings.dropout), memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
     average = copy.deepcopy(model) if settings.ema else model
     return Progressing(model, average, optimizer, torch.amp.GradScaler(enabled=False))
@@ -116,8 +116,8 @@ def training(
         loss = (state.loss_sum - loss) / n
         return {"seconds": seconds, "n": n, "loss": loss, "peak_flop_per_s": peak, "share_of_peak": share, "bytes": peak_bytes()}
 
-    return work, {"plan": {name: getattr(plan, name) for name in ("device", "precision", "micro_batch", "threads", "resident")},
-                  "reasons": plan.reasons, "flop_per_tile": operations}  # fmt: skip
+    chosen = {name: getattr(plan, name) for name in ("device", "precision", "micro_batch", "threads", "resident")}
+    return work, {"plan": chosen, "reasons": plan.reasons, "flop_per_tile": operations}
 
 
 def flop_per_tile() -> float:
@@ -129,5 +129,5 @@ def flop_per_tile() -> float:
 
     model, tiles = SimpleCNN(), torch.randn(4, 3, 96, 96)
     with FlopCounterMode(display=False) as counter:
-        model(tiles).sum().backward()  # type: ignore[no-untyped-call]
-    return counter.get_total_flops() / len(tiles)
+        model(tiles).sum().backward()
+    return float(counter.get_total_flops()) / len(tiles)
