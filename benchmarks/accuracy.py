@@ -1,8 +1,8 @@
 """What the baseline learns: simple-cnn on `kaggle/` + `pcam/train` (7,000 tiles), three seeds, nothing chosen by the judge.
 
-`random`: a random 80/20 split of the 7,000, AUROC on the 20 % that chose the epoch, as the study reported it: optimistic twice over.
-`judged`: the model of the same run, judged on `pcam/valid` (other slides), which chose nothing. Beside each stands the floor:
-what colour alone reaches on the same tiles.
+`random`: a random 80/20 split of the 7,000, AUROC on the 20 % that chose the epoch, as the study reported it: optimistic twice
+over. `judged`: the model of the same run, judged on `pcam/valid` (other slides), which chose nothing. Beside each stands the
+floor: what colour alone reaches on the same tiles.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The reference study's pipeline: Keras `flow_from_dataframe` and the same network, on TensorFlow. A child in its own environment.
+"""The reference study's pipeline: Keras `flow_from_dataframe` and the same network. A child in an environment of its own.
 
 It imports nothing but the standard library, pandas and TensorFlow. The study scaled by 1/255 and flipped; it had eight loader
 processes on its machine, here two threads read ahead.
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--kaggle", type=Path, required=True)
     parser.add_argument("--limit", type=int)
     options = parser.parse_args()
-    import tensorflow as tf
+    import tensorflow as tf  # type: ignore[import-untyped]
 
     model, batches = network(tf), flow(tf, options.kaggle, options.limit)
 

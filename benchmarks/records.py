@@ -116,13 +116,11 @@ def latest(suite: str, root: Path = RECORDS) -> Record:
 
 def table(record: Record) -> str:
     """Return the record's measurements as a Markdown table: a line a variant, then a line a figure."""
-    lines = ["| what | tiles/s: median (range) | repeats |", "| --- | --- | --- |"]
+    lines = ["| what | tiles/s: median (range) | repeats |", "| --- | --- | --- |"] if record.variants else []
     for name, words in record.variants.items():
-        values = [rate(m) for m in record.raw.get(name, []) if m.get("seconds")]
-        if values:
-            s = spread(values)
-            lines.append(f"| {words} | {s['median']:,.0f} ({s['low']:,.0f} to {s['high']:,.0f}) | {len(values)} |")
-    lines += ["", "| figure | value | bar |", "| --- | --- | --- |"]
+        s = spread([rate(m) for m in record.raw[name]])
+        lines.append(f"| {words} | {s['median']:,.0f} ({s['low']:,.0f} to {s['high']:,.0f}) | {len(record.raw[name])} |")
+    lines += [*([""] if lines else []), "| figure | value | bar |", "| --- | --- | --- |"]
     for name, figure in record.figures.items():
         bar = "" if figure.bar is None else f"{figure.bar:g} {figure.unit}: {'reached' if figure.reached else 'NOT reached'}"
         lines.append(f"| {name} | {figure.text} | {bar} |")
