@@ -67,6 +67,9 @@ def conditions(**more: Any) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": asdict(probe()),
         "threads": torch.get_num_threads(),
+        "environment": {
+            name: value for name, value in os.environ.items() if name.startswith(("OMP_", "MKL_", "KMP_", "MALLOC_"))
+        },
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "git": {"sha": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))},
@@ -136,7 +139,7 @@ def page(record: Record) -> str:
         f"# {record.suite}: {record.conditions['started'][:10]}",
         f"Inside the clock: {record.clock}",
         table(record),
-        *(f"- {note}" for note in record.notes),
+        *(f"- {note}" for note in [*record.notes, *warnings(record.conditions)]),
         f"On {where}{', ' + gpus if gpus else ''}; load average at the start {record.conditions['load_average']}; "
         + ", ".join(f"{name} {number}" for name, number in versions.items() if number)
         + f"; commit {record.conditions['git']['sha'][:12]}{' (changed)' if record.conditions['git']['dirty'] else ''}. "
@@ -144,6 +147,19 @@ def page(record: Record) -> str:
         f"Again: `{record.conditions['command']}`",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def warnings(found: dict[str, Any]) -> list[str]:
+    """Return what makes these conditions poor ones for a figure."""
+    cores, threads, load = found["machine"]["cores"], found["threads"], found["load_average"]
+    said = []
+    if threads != cores:
+        said.append(f"POOR CONDITIONS: {threads} threads on {cores} cores (OMP_NUM_THREADS?).")
+    if load is not None and load[0] > 0.5 * cores:
+        said.append(f"POOR CONDITIONS: a load average of {load[0]:.1f} on {cores} cores before the start.")
+    if found["git"]["dirty"]:
+        said.append("POOR CONDITIONS: the code differs from its commit.")
+    return said
 
 
 def figure(value: Mapping[str, float] | float, unit: str, *, bar: float | None = None, digits: int = 1) -> Figure:

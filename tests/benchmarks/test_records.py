@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.clock import Measured, in_turn, ratio, spread
 from benchmarks.fill_readme import filled
-from benchmarks.records import Figure, Record, conditions, figure, latest, read_record, table, write_record
+from benchmarks.records import Figure, Record, conditions, figure, latest, read_record, table, warnings, write_record
 from sentinode.errors import DataProblem
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +81,13 @@ def test_ratios_are_paired_with_the_neighbour_in_time() -> None:
     """Each turn's own ratio counts, so that a machine that slows down between turns changes nothing: 9 and 8 here."""
     assert ratio(record().raw, "ours", "peer") == {"median": 8.5, "low": 8.0, "high": 9.0}
     assert figure(spread([8.5, 8.0, 9.0]), "x").text == "8.5x (8.0 to 9.0)"
+
+
+def test_poor_conditions_are_said() -> None:
+    good = {"machine": {"cores": 2}, "threads": 2, "load_average": [0.2, 3.0, 3.0], "git": {"sha": "", "dirty": False}}
+    assert warnings(good) == []
+    for name, value in (("threads", 1), ("load_average", [1.7, 0.0, 0.0]), ("git", {"sha": "", "dirty": True})):
+        assert len(warnings(good | {name: value})) == 1
 
 
 def test_peers_run_in_turn(capsys: pytest.CaptureFixture[str]) -> None:
