@@ -1,9 +1,9 @@
 """A whole training epoch of the simple CNN, beside torchvision's dataset + DataLoader + a plain loop with the same network.
 
 Inside the clock is one epoch over the Kaggle training tiles: reading, augmentation, every step; not validation. The peer is plain
-on purpose: batch 64, NCHW, fp32, Adam, binary cross-entropy, flips, two loader processes, the system's allocator. It trains our own
-module, whose pooling stands before the activation, and apart from that the order of tutorials (activation, then pooling). For
-honesty it runs once more with our allocator settings. Every variant lives in its own process.
+on purpose: batch 64, NCHW, fp32, Adam, binary cross-entropy, flips, two loader processes, the system's allocator. It trains our
+own module, whose pooling stands before the activation, and apart from that the order of tutorials (activation, then pooling).
+For honesty it runs once more with our allocator settings. Every variant lives in its own process.
 """
 
 import argparse

@@ -1,6 +1,5 @@
 """Our side of the feed and epoch suites: the product's own feed and step, on a packed store, one variant a process."""
 
-import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ PEAK_S = 1.0
 
 
 def open_feed(store: Path, limit: int | None = None) -> Any:
-    """Return the resident feed of the labelled tiles of a store, as training makes it; the store is opened by its public format."""
+    """Return the resident feed of a store's labelled tiles, as training makes it; the store is opened by its public format."""
     import torch
 
     from sentinode.fit.feed import Feed
@@ -56,20 +55,6 @@ def feeding(store: Path) -> Callable[[], Measured]:
     return work
 
 
-def new_state(settings: Any) -> Any:
-    """Return the network, its running mean and its optimiser at the start of training, as `sentinode train` makes them."""
-    import torch
-
-    from sentinode.fit.loop import Progressing
-    from sentinode.nets.simple_cnn import SimpleCNN
-
-    torch.manual_seed(settings.seed)
-    model = SimpleCNN(dropout=settings.dropout).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    average = copy.deepcopy(model) if settings.ema else model
-    return Progressing(model, average, optimizer, torch.amp.GradScaler(enabled=False))
-
-
 def training(
     store: Path, *, precision: str, recipe: str, steps: int | None = None
 ) -> tuple[Callable[[], Measured], dict[str, Any]]:
@@ -81,9 +66,11 @@ def training(
     set_allocator()
     from sentinode.fit.feed import epoch_order
     from sentinode.fit.loop import take_step
+    from sentinode.fit.measure import flop_per_tile, new_state, step_seconds
     from sentinode.machine.plan import make_plan
     from sentinode.machine.probe import convolution_peak
-    from sentinode.nets.forward import Preprocessing
+    from sentinode.nets.forward import Preprocessing, placed
+    from sentinode.nets.trained import build
     from sentinode.settings import TrainSettings, settings_from
 
     changes = {"colour": 0.0} if recipe == "peer" else {}
@@ -91,16 +78,15 @@ def training(
     feed = open_feed(store, None if steps is None else steps * BATCH)
     preprocessing = Preprocessing(MEAN, STD)
 
-    def step_seconds(plan: Any) -> float:
-        state, times = new_state(settings), []
-        for batch in feed.batches(epoch_order(len(feed), BATCH, 0, 0)[:5]):
-            start = time.perf_counter()
-            take_step(state, batch, preprocessing, settings, plan)
-            times.append(time.perf_counter() - start)
-        return float(np.median(times[1:] or times))
-
-    plan = make_plan(settings, px=96, resident_bytes=feed.tiles.nbytes, positive_share=0.4, step_seconds=step_seconds)
-    state, epoch, operations = new_state(settings), 0, flop_per_tile()
+    trial = placed(build(settings.model, {"dropout": settings.dropout}), "cpu")
+    plan = make_plan(
+        settings,
+        px=96,
+        resident_bytes=feed.tiles.nbytes,
+        positive_share=float(feed.labels.mean()),
+        step_seconds=lambda plan: step_seconds(trial, settings, plan, 96),
+    )
+    state, epoch, operations = new_state(trial, settings, plan), 0, flop_per_tile(trial, 96)
     for batch in feed.batches(epoch_order(len(feed), BATCH, 0, 0)[:2]):
         take_step(state, batch, preprocessing, settings, plan)
 
@@ -116,18 +102,5 @@ def training(
         loss = (state.loss_sum - loss) / n
         return {"seconds": seconds, "n": n, "loss": loss, "peak_flop_per_s": peak, "share_of_peak": share, "bytes": peak_bytes()}
 
-    return work, {"plan": {name: getattr(plan, name) for name in ("device", "precision", "micro_batch", "threads", "resident")},
-                  "reasons": plan.reasons, "flop_per_tile": operations}  # fmt: skip
-
-
-def flop_per_tile() -> float:
-    """Return the operations of one tile of 96x96 forward and backward, counted by torch as it runs them."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from sentinode.nets.simple_cnn import SimpleCNN
-
-    model, tiles = SimpleCNN(), torch.randn(4, 3, 96, 96)
-    with FlopCounterMode(display=False) as counter:
-        model(tiles).sum().backward()  # type: ignore[no-untyped-call]
-    return counter.get_total_flops() / len(tiles)
+    chosen = {name: getattr(plan, name) for name in ("device", "precision", "micro_batch", "threads", "resident")}
+    return work, {"plan": chosen, "reasons": plan.reasons, "flop_per_tile": operations}

@@ -67,6 +67,9 @@ def conditions(**more: Any) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": asdict(probe()),
         "threads": torch.get_num_threads(),
+        "environment": {
+            name: value for name, value in os.environ.items() if name.startswith(("OMP_", "MKL_", "KMP_", "MALLOC_"))
+        },
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "git": {"sha": _git("rev-parse", "HEAD"), "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))},
@@ -116,13 +119,11 @@ def latest(suite: str, root: Path = RECORDS) -> Record:
 
 def table(record: Record) -> str:
     """Return the record's measurements as a Markdown table: a line a variant, then a line a figure."""
-    lines = ["| what | tiles/s: median (range) | repeats |", "| --- | --- | --- |"]
+    lines = ["| what | tiles/s: median (range) | repeats |", "| --- | --- | --- |"] if record.variants else []
     for name, words in record.variants.items():
-        values = [rate(m) for m in record.raw.get(name, []) if m.get("seconds")]
-        if values:
-            s = spread(values)
-            lines.append(f"| {words} | {s['median']:,.0f} ({s['low']:,.0f} to {s['high']:,.0f}) | {len(values)} |")
-    lines += ["", "| figure | value | bar |", "| --- | --- | --- |"]
+        s = spread([rate(m) for m in record.raw[name]])
+        lines.append(f"| {words} | {s['median']:,.0f} ({s['low']:,.0f} to {s['high']:,.0f}) | {len(record.raw[name])} |")
+    lines += [*([""] if lines else []), "| figure | value | bar |", "| --- | --- | --- |"]
     for name, figure in record.figures.items():
         bar = "" if figure.bar is None else f"{figure.bar:g} {figure.unit}: {'reached' if figure.reached else 'NOT reached'}"
         lines.append(f"| {name} | {figure.text} | {bar} |")
@@ -138,7 +139,7 @@ def page(record: Record) -> str:
         f"# {record.suite}: {record.conditions['started'][:10]}",
         f"Inside the clock: {record.clock}",
         table(record),
-        *(f"- {note}" for note in record.notes),
+        *(f"- {note}" for note in [*record.notes, *warnings(record.conditions)]),
         f"On {where}{', ' + gpus if gpus else ''}; load average at the start {record.conditions['load_average']}; "
         + ", ".join(f"{name} {number}" for name, number in versions.items() if number)
         + f"; commit {record.conditions['git']['sha'][:12]}{' (changed)' if record.conditions['git']['dirty'] else ''}. "
@@ -146,6 +147,19 @@ def page(record: Record) -> str:
         f"Again: `{record.conditions['command']}`",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def warnings(found: dict[str, Any]) -> list[str]:
+    """Return what makes these conditions poor ones for a figure."""
+    cores, threads, load = found["machine"]["cores"], found["threads"], found["load_average"]
+    said = []
+    if threads != cores:
+        said.append(f"POOR CONDITIONS: {threads} threads on {cores} cores (OMP_NUM_THREADS?).")
+    if load is not None and load[0] > 0.5 * cores:
+        said.append(f"POOR CONDITIONS: a load average of {load[0]:.1f} on {cores} cores before the start.")
+    if found["git"]["dirty"]:
+        said.append("POOR CONDITIONS: the code differs from its commit.")
+    return said
 
 
 def figure(value: Mapping[str, float] | float, unit: str, *, bar: float | None = None, digits: int = 1) -> Figure:

@@ -6,10 +6,10 @@ from pathlib import Path
 from benchmarks.records import RECORDS, Record, page, write_record
 
 
-def parser(doc: str, repeats: int) -> argparse.ArgumentParser:
-    """Return the parser of a suite whose module docstring is `doc`."""
+def parser(doc: str, repeats: int, *, tiles: bool = True) -> argparse.ArgumentParser:
+    """Return the parser of a suite whose module docstring is `doc`; `tiles`: it reads real ones."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--tiles", type=Path, required=True, metavar="DIR", help="folder with kaggle/, pcam/train/, pcam/valid/")
+    made.add_argument("--tiles", type=Path, required=tiles, metavar="DIR", help="folder with kaggle/, pcam/train/, pcam/valid/")
     made.add_argument("--repeats", type=int, default=repeats, help=f"turns of every variant, at least 5 for a record ({repeats})")
     made.add_argument("--quick", action="store_true", help="a smoke run on few tiles: no record is written")
     made.add_argument("--records", type=Path, default=RECORDS, help="where the record goes")

@@ -40,7 +40,7 @@ class Machine:
     """What is there: found out, not measured.
 
     `cores` are those this process may use (affinity and container quota); `features` a part of `FEATURES`; `memory` the bytes it
-    may use; `cuda`, `cudnn` and `driver` are "" where there is none.
+    may use; `cuda`, `cudnn` and `driver` (NVIDIA's) are "" where there is none.
     """
 
     cpu: str
@@ -74,7 +74,7 @@ def probe() -> Machine:
         torch=str(torch.__version__),
         cuda=str(torch.version.cuda or ""),
         cudnn=str(torch.backends.cudnn.version() or "") if gpus else "",  # type: ignore[no-untyped-call]
-        driver=_driver() if gpus else "",
+        driver=_driver(),
         platform=platform.platform(),
         python=platform.python_version(),
     )

@@ -1,0 +1,88 @@
+"""The same epoch beside the reference study's pipeline: Keras `flow_from_dataframe` and the same network on TensorFlow.
+
+Inside the clock is one epoch over the Kaggle training tiles: reading, augmentation, every step; not validation, and not the first
+epoch, in which TensorFlow compiles (shown apart). TensorFlow lives in an environment of its own, used for this alone.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.clock import in_turn, ratio
+from benchmarks.epoch import QUICK_STEPS
+from benchmarks.peers import BATCH
+from benchmarks.records import Record, conditions, figure
+from benchmarks.suite import finish, parser
+from benchmarks.workers import Worker
+
+PACKAGES = ("tensorflow-cpu", "pandas", "pillow", "scipy")
+"""What the environment of the peer holds."""
+VARIANTS = {
+    "chosen": "sentinode, the plan's choice, augmented as the peer (views only)",
+    "recipe": "sentinode, the plan's choice, its own recipe (colour augmentation too)",
+    "keras": "Keras flow_from_dataframe + the same network in Keras on TensorFlow CPU, fp32, Adam, batch 64",
+}
+"""What each variant is."""
+
+
+def python_of(environment: Path) -> Path:
+    """Return the interpreter of a virtual environment."""
+    windows = environment / "Scripts" / "python.exe"
+    return windows if windows.exists() else environment / "bin" / "python"
+
+
+def install(environment: Path) -> None:
+    """Make the peer's environment."""
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    subprocess.run([str(python_of(environment)), "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+
+
+def measure(options: argparse.Namespace) -> Record:
+    """Run both in turn."""
+    import sentinode
+
+    started = conditions(repeats=options.repeats, batch=BATCH, page_cache="warm", network="simple-cnn, 96 px")
+    quick, limit = (["--quick"], ["--limit", str(QUICK_STEPS * BATCH)]) if options.quick else ([], [])
+    with tempfile.TemporaryDirectory() as name:
+        store = Path(name) / "kaggle.store"
+        sentinode.pack(options.tiles / "kaggle", out=store, quiet=True)
+        python = str(python_of(options.environment))
+        with (
+            Worker("benchmarks.epoch", "--tiles", str(store), "--worker", "chosen", *quick) as chosen,
+            Worker("benchmarks.epoch", "--tiles", str(store), "--worker", "recipe", *quick) as recipe,
+            Worker("benchmarks.keras_peer", "--kaggle", str(options.tiles / "kaggle"), *limit, python=python) as keras,
+        ):
+            workers = {"chosen": chosen, "recipe": recipe, "keras": keras}
+            raw = in_turn(workers, 2 if options.quick else options.repeats)
+            first = {variant: worker.first for variant, worker in workers.items()}
+    return Record(
+        suite="keras_epoch",
+        clock=" ".join((__doc__ or "").split("\n\n")[1].split()),
+        variants=VARIANTS,
+        raw=raw,
+        figures={
+            "speedup": figure(ratio(raw, "chosen", "keras"), "x", bar=3),
+            "speedup_recipe": figure(ratio(raw, "recipe", "keras"), "x"),
+        },
+        conditions=started | {"n": raw["chosen"][0]["n"], "children": first},
+        notes=[
+            f"Keras's first epoch, compiling included: {first['keras']['first_epoch_s']:.1f} s.",
+            "Versions of the peer: " + ", ".join(f"{k} {v}" for k, v in first["keras"]["versions"].items()) + ".",
+        ],
+    )
+
+
+def main() -> None:
+    options = parser(__doc__ or "", repeats=5)
+    options.add_argument("--environment", type=Path, required=True, help="the virtual environment that holds TensorFlow")
+    options.add_argument("--install", action="store_true", help="make that environment first")
+    chosen = options.parse_args()
+    if chosen.install:
+        install(chosen.environment)
+    finish(measure(chosen), chosen)
+
+
+if __name__ == "__main__":
+    main()
