@@ -1,0 +1,57 @@
+"""The plan: precision by measurement, everything else by rule, anything by hand, and a reason for each."""
+
+from typing import Any
+
+import pytest
+
+from sentinode.errors import MachineProblem
+from sentinode.machine.plan import Plan, choose_device, make_plan
+from sentinode.settings import TrainSettings
+
+
+def plan_of(times: dict[str, float] | None = None, px: int = 96, size: int = 10**6, **options: Any) -> Plan:
+    seconds = times or {"fp32": 1.0, "bf16": 0.5}
+    settings = TrainSettings(**{"device": "cpu"} | options)
+    return make_plan(
+        settings, px=px, resident_bytes=size, positive_share=0.4, step_seconds=lambda plan: seconds[plan.precision]
+    )
+
+
+@pytest.mark.parametrize(
+    ("bf16", "chosen"), [(0.5, "bf16"), (0.99, "fp32"), (0.9, "fp32"), (3.0, "fp32")], ids=["half", "same", "little", "slower"]
+)
+def test_reduced_precision_is_chosen_only_where_it_clearly_pays(bf16: float, chosen: str) -> None:
+    assert plan_of({"fp32": 1.0, "bf16": bf16}).precision == chosen
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("precision", "fp32"), ("micro_batch", 5), ("threads", 1), ("resident", "no"), ("resident", "yes")]
+)
+def test_what_is_asked_for_is_done_and_said(option: str, value: Any) -> None:
+    plan = plan_of(**{option: value})
+    wanted = {"no": False, "yes": True}.get(value, value) if option == "resident" else value
+    assert getattr(plan, option) == wanted
+    assert plan.reasons[option] == "asked for"
+
+
+def test_every_choice_has_its_reason_on_a_line() -> None:
+    plan = plan_of()
+    assert set(plan.reasons) == {"device", "precision", "micro_batch", "threads", "resident"}
+    assert all(name in line for name, line in zip(plan.reasons, plan.lines(), strict=True))
+    assert "1000 ms in fp32, 500 ms in bf16" in plan.reasons["precision"]
+
+
+def test_tiles_that_do_not_fit_stay_on_disk() -> None:
+    assert plan_of(size=10**6).resident
+    assert not plan_of(size=10**15).resident
+
+
+@pytest.mark.parametrize(("px", "micro"), [(96, 32), (48, 64), (192, 8), (1000, 1)])
+def test_micro_batches_hold_the_same_pixels_and_no_more_than_the_batch(px: int, micro: int) -> None:
+    assert plan_of(px=px, batch=64).micro_batch == micro
+
+
+def test_a_device_that_is_not_there_is_told() -> None:
+    with pytest.raises(MachineProblem, match=r"expected device .*; found .*; "):
+        choose_device("cuda:99")
+    assert choose_device("cpu") == ("cpu", "asked for")
