@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from sentinode.errors import SourceProblem, UsageProblem, nearest, shown
-from sentinode.tiles.source import Listing
+from sentinode.tiles.listing import Listing
 
 POSITIVE_NAMES = frozenset({"tumor", "tumour", "cancer", "malignant", "metastasis", "positive", "yes", "true"})
 """Class names that say of themselves that they are positive, in lower case."""

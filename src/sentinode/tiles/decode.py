@@ -1,8 +1,8 @@
 """From one image file to the RGB pixels of one tile, or to the reason why not.
 
-The pixels are those of `np.asarray(Image.open(file).convert("RGB"))`, with three kinds of exception, each noted in the rows: alpha is
-laid over white, 16-bit grey is scaled to 8 bits, and `px` resizes. As Pillow has it, TIFF's own orientation tag is applied and the
-EXIF orientation of JPEG and PNG is not; colour profiles are left alone. Only TIFF, PNG and JPEG are opened.
+The pixels are those of `np.asarray(Image.open(file).convert("RGB"))`, with three kinds of exception, each noted in the
+rows: alpha is laid over white, 16-bit grey is scaled to 8 bits, and `px` resizes. As Pillow has it, TIFF's own orientation
+tag is applied and the EXIF orientation of JPEG and PNG is not; colour profiles are left alone. Only TIFF, PNG and JPEG are opened.
 """
 
 import hashlib
@@ -11,13 +11,15 @@ import struct
 import zlib
 from collections import Counter
 from io import BytesIO
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from sentinode.tiles.tiff import plain_layout
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 FORMATS = ("TIFF", "PNG", "JPEG")
 """What Pillow may open."""
@@ -64,7 +66,7 @@ def refused(reason: str, detail: str = "") -> Outcome:
     return Outcome(0, 0, "", reason, detail)
 
 
-def tile_digest(pixels: npt.NDArray[np.uint8] | memoryview) -> bytes:
+def tile_digest(pixels: "Buffer") -> bytes:
     """Return the first 128 bits of SHA-256 over the raw pixels (RGB, row by row)."""
     return hashlib.sha256(pixels).digest()[:16]
 
@@ -163,7 +165,7 @@ else:  # Windows
 
     def read_both(handle: int, header: bytearray, slot: memoryview) -> int:
         """Fill `header`, then `slot`; return how many bytes there were."""
-        with open(handle, "rb", buffering=0, closefd=False) as file:  # noqa: PTH123 -- an open handle has no path
+        with open(handle, "rb", buffering=0, closefd=False) as file:
             return (file.readinto(header) or 0) + (file.readinto(slot) or 0)
 
 
@@ -171,13 +173,14 @@ def whole_file(path: str) -> bytes | Outcome:
     """Return the bytes of a file, or why it is left out."""
     try:
         with open(path, "rb", buffering=0) as handle:  # noqa: PTH123 -- 220,000 paths
-            data = handle.read(MOST_BYTES + 1)
+            n_bytes = os.fstat(handle.fileno()).st_size
+            data = handle.read(min(n_bytes, MOST_BYTES))
     except OSError as error:
         return refused("unreadable file", str(error.strerror))
     if not data:
         return refused("empty file", "zero bytes")
-    if len(data) > MOST_BYTES:
-        return refused("too large", f"more than {MOST_BYTES:,} bytes")
+    if n_bytes > MOST_BYTES:
+        return refused("too large", f"{n_bytes:,} bytes, more than {MOST_BYTES:,} bytes")
     return data
 
 
@@ -199,7 +202,7 @@ def open_image(data: bytes) -> Image.Image | Outcome:
 
 def to_rgb(image: Image.Image) -> tuple[Image.Image | None, str]:
     """Return the image as RGB and a note of what was converted; (None, mode) where there is no right way."""
-    sixteen = any(";16" in str(part[3]) for part in image.tile)
+    sixteen = any(";16" in str(part[3]) for part in getattr(image, "tile", ()))
     pages = "first of several pages" if getattr(image, "is_animated", False) else ""
     image.load()
     mode = image.mode

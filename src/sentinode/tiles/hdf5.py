@@ -31,7 +31,7 @@ CHUNK_CACHE_BYTES = 1 << 26
 
 @dataclass
 class Pair:
-    """An open pair: `x` uint8 [n, px, px, 3] (an h5py dataset), `labels` [n] as found, `groups` [n] or [] where no meta.csv lies by."""
+    """An open pair: `x` uint8 [n, px, px, 3] (an h5py dataset), `labels` [n] as found, `groups` [n] or []."""
 
     name: str
     stem: str
@@ -161,7 +161,7 @@ def unpack(path: Path, scratch: ExitStack) -> Path:
 
 
 def read_slides(table: Path, n: int) -> list[str]:
-    """Return the wsi of each row of PCam's meta.csv; [] where there is none. Rows are joined by the index column if it has one."""
+    """Return the wsi of each row of PCam's meta.csv, joined by its index column if it has one; [] where there is none."""
     if not table.is_file() or "wsi" not in columns_of(table):
         return []
     indexed = columns_of(table)[0] == ""

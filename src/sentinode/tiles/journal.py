@@ -1,7 +1,7 @@
-"""What is finished of a store that is being packed: one checked line a block, so that a kill at any moment costs one block at most.
+"""What is finished of a store that is being packed: one checked line a block, so that a kill costs little.
 
-A line stands for tiles that were written before it. When work is resumed nothing is believed: a line must carry its checksum and
-follow the one before it, and its tiles must still have their digests; from the first that fails on, all is dropped and done again.
+A line stands for tiles that were written before it. When work is resumed nothing is believed: a line must carry its checksum
+and follow the one before it, and its tiles must still have their digests; from the first that fails on, all is done again.
 """
 
 import hashlib
@@ -92,6 +92,7 @@ def recover(folder: Path, tiles: Path, start: int, tile_bytes: int) -> Block:
     done = Block(0, 0)
     journal = folder / NAME
     if not journal.exists() or not tiles.exists() or tiles.stat().st_size < start:
+        journal.unlink(missing_ok=True)
         return done
     whole = 0
     with journal.open("rb") as lines, tiles.open("rb") as pixels:

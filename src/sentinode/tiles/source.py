@@ -1,124 +1,22 @@
 """Where tiles come from: what kind of source a path is, and the list of its tiles before one is decoded.
 
-In: paths as the user gave them. Out: one `Listing` a source, sorted by id, so that neither the order of a folder nor the number of
-threads can show in the store. Knows names and tables, no pixels.
+In: paths as the user gave them. Out: one `Listing` a source, sorted by id, so that neither the order of a folder nor the
+number of threads can show in the store. Knows names and tables, no pixels.
 """
 
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from sentinode.errors import SourceProblem, UsageProblem, shown
 from sentinode.settings import PackSettings
-from sentinode.tiles.hdf5 import Pair, find_pairs, is_hdf5, open_pair
+from sentinode.tiles.hdf5 import find_pairs, is_hdf5, open_pair
+from sentinode.tiles.listing import Folder, Listing, as_text, is_text, look_into
 from sentinode.tiles.tables import IMAGE_EXTENSIONS, as_label, read_columns, read_labels, without_extension
 
-OTHER_IMAGES = frozenset(
-    {".bmp", ".gif", ".webp", ".jp2", ".jpe", ".jfif", ".heic", ".avif", ".svs", ".ndpi", ".mrxs", ".dcm", ".npy"}
-)
-"""Files that hold pixels in a format that is not taken: listed in quarantine, where a text file is merely counted."""
 FIXED_CLASSES = frozenset({"0", "1", ""})
 """Labels of the Kaggle and PCam tiles; 1 is positive."""
-
-
-class Quarantined(NamedTuple):
-    """What was left out, and why: the source's name, the path in it (or the id), a reason to count by, and its details."""
-
-    source: str
-    path: str
-    reason: str
-    detail: str
-
-
-@dataclass
-class Listing:
-    """The tiles of one source in order of id; `ids`, `paths` (in the source, with /), `labels` and `groups` are parallel, "" is unknown."""
-
-    name: str
-    kind: str
-    root: str
-    ids: list[str] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
-    quarantined: list[Quarantined] = field(default_factory=list)
-    labelled: bool = True
-    fixed: bool = False
-    ignored: int = 0
-    pair: Pair | None = None
-    indices: list[int] = field(default_factory=list)
-
-    def add(self, name: str, path: str, label: str, group: str = "") -> None:
-        """Take one tile."""
-        self.ids.append(name)
-        self.paths.append(path)
-        self.labels.append(label)
-        self.groups.append(group)
-
-    def refuse(self, path: str, reason: str, detail: str = "") -> None:
-        """Leave something out and remember why; the path is made printable text, since it may be no text at all."""
-        self.quarantined.append(Quarantined(self.name, as_text(path), reason, detail))
-
-    def sort(self) -> None:
-        """Put the tiles in order of id, by code point."""
-        order = sorted(range(len(self.ids)), key=self.ids.__getitem__)
-        self.quarantined.sort()
-        for name in ("ids", "paths", "labels", "groups", "indices"):
-            column = getattr(self, name)
-            if column:
-                setattr(self, name, [column[i] for i in order])
-
-
-def as_text(name: str) -> str:
-    """Return a file's name as text that any file can hold; bytes that are no UTF-8 become visible escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if not is_text(name) else name
-
-
-def is_text(name: str) -> bool:
-    """Return whether a file's name is text: Linux allows names that are not."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-class Folder(NamedTuple):
-    """One look into a folder: names of images, of subfolders, of images in formats not taken, and how many other files."""
-
-    images: list[str]
-    folders: list[str]
-    refused: list[str]
-    ignored: int
-
-
-def look_into(path: str) -> Folder:
-    """List a folder without opening a file in it; names that start with a dot are the system's and do not count."""
-    found = Folder([], [], [], 0)
-    ignored = 0
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                name = entry.name
-                extension = os.path.splitext(name)[1].lower()  # noqa: PTH122 -- 220,000 names
-                if name[0] == ".":
-                    continue
-                if entry.is_dir():
-                    found.folders.append(name)
-                elif extension in IMAGE_EXTENSIONS and entry.is_file() and is_text(name):
-                    found.images.append(name)
-                elif extension in IMAGE_EXTENSIONS or extension in OTHER_IMAGES:
-                    found.refused.append(name)
-                else:
-                    ignored += 1
-    except OSError as error:
-        raise SourceProblem(
-            f"a readable folder {shown(path)}", str(error.strerror), "check its name and its permissions"
-        ) from error
-    return found._replace(ignored=ignored)
 
 
 def list_sources(sources: Iterable[str | Path], settings: PackSettings, scratch: ExitStack) -> list[Listing]:
@@ -218,14 +116,14 @@ def list_folder(path: Path, kind: str) -> Listing:
             "name another folder",
         )
     count = len(inside.images)
-    stems = [without_extension(name) for name in inside.images]
+    stems = [name[:-4] if name[-4:] in IMAGE_EXTENSIONS and len(name) > 4 else without_extension(name) for name in inside.images]
     listing = Listing(path.name, kind, f"{path}{os.sep}", stems, inside.images, [""] * count, [""] * count, labelled=False)
     take_note(listing, inside, "")
     return listing
 
 
 def list_classes(path: Path, inside: Folder) -> Listing:
-    """List class folders: the name of the folder is the label of what lies in it, at any depth; links to folders are not followed further down."""
+    """List class folders: the name of the folder is the label of what lies in it, at any depth; deeper links to folders are not followed."""
     listing = Listing(path.name, "class folders", f"{path}{os.sep}", ignored=inside.ignored)
     take_note(listing, inside, "")
     for label in sorted(inside.folders):
@@ -274,10 +172,10 @@ def label_folder(listing: Listing, table: Path) -> None:
         else:
             keep.append(i)
             listing.labels[i] = label
-    if not listing.ids or len(labels) and all(not label for label in listing.labels) and len(keep) == len(listing.ids):
+    if not keep or (labels and len(keep) == len(listing.ids) and not any(listing.labels)):
         raise SourceProblem(
             f"ids in {shown(table)} that are names of images, as {shown(listing.ids[0])}",
-            f"none that is: {shown(next(iter(labels)))} and {len(labels) - 1:,} more",
+            f"{len(labels):,} labels for others, as {shown(next(iter(labels), ''))}",
             "write the file's name, with or without its extension, into the column id",
         )
     for name in labels:

@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ def npy_header(n: int, px: int) -> bytes:
     return header.getvalue()
 
 
-def whole_digest(columns: dict[str, Sequence[Any]], px: int, classes: Sequence[str]) -> str:
+def whole_digest(columns: Mapping[str, Sequence[Any]], px: int, classes: Sequence[str]) -> str:
     """Return SHA-256 over px, the classes and id, label, group and digest of each row in order; JSON keeps them apart."""
     total = hashlib.sha256(json.dumps([FORMAT, px, list(classes)]).encode())
     n = len(columns["id"])
@@ -129,7 +129,7 @@ class StoreWriter:
                 self._flush.result()
         self._flush = self._flusher.submit(os.fsync, self._file.fileno())
 
-    def finish(self, columns: dict[str, Sequence[Any]], record: dict[str, Any]) -> None:
+    def finish(self, columns: Mapping[str, Sequence[Any]], record: dict[str, Any]) -> None:
         """Write the true header, rows.parquet and, as the last, store.json.
 
         Parameters

@@ -23,14 +23,14 @@ def as_label(cell: str) -> str:
 
 
 def read_columns(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells of the `needed` then the `optional` columns) of each row; an optional column that is not there is "".
+    """Yield (line number, cells of the `needed` then the `optional` columns) of each row; an absent optional one is "".
 
     Column names are compared without case and without spaces around them.
 
     Raises
     ------
     SourceProblem
-        If the file cannot be read as UTF-8 CSV, lacks a needed column (the columns found are named), or has a row with too few cells.
+        If the file cannot be read as UTF-8 CSV, lacks a needed column (those found are named), or has a row with too few cells.
     """
     wanted = " and ".join(needed)
     try:

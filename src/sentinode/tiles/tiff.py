@@ -12,7 +12,9 @@ SHORT, LONG = 3, 4
 INERT = frozenset({254, 269, 270, 271, 272, 282, 283, 285, 296, 297, 305, 306, 315, 316, 33432})
 """Tags that change no pixel: names, dates, resolution. 254 (kind of page) is looked at all the same."""
 DEFAULTS = {254: (0,), 259: (1,), 266: (1,), 274: (1,), 284: (1,), 317: (1,), 339: (1, 1, 1)}
-"""Page kind, compression, bit order, orientation, planes, predictor, sample format: what plain means, and what an absent tag means."""
+"""Page kind, compression, bit order, orientation, planes, predictor, sample format of a plain file; absent means the same."""
+READ = frozenset({*DEFAULTS, 256, 257, 258, 262, 273, 277, 278, 279})
+"""Tags that are understood: the ones above, size, bits, colour, strips."""
 TYPES = {SHORT: ("H", 2), LONG: ("I", 4)}
 
 
