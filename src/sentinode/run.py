@@ -7,6 +7,7 @@ target, flush, fsync, rename, fsync of the folder. This module knows no torch; `
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,10 +120,8 @@ def claim_folder(path: Path, finished: str, *, resume: bool, overwrite: bool) ->
     UsageProblem
         If the folder holds a finished or an unfinished job and neither flag allows it, or holds foreign files.
     """
-    import shutil
-
     with disk_problems(path):
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        if not path.exists() or (path.is_dir() and all(is_leftover(entry) for entry in path.iterdir())):
             path.mkdir(parents=True, exist_ok=True)
             return False
         ours = path.is_dir() and ((path / finished).exists() or (path / "unfinished.json").exists())
@@ -131,8 +130,7 @@ def claim_folder(path: Path, finished: str, *, resume: bool, overwrite: bool) ->
                 f"a new or empty folder for {shown(path)}", "files that Sentinode did not write", "choose another --out"
             )
         if overwrite:
-            shutil.rmtree(path)
-            path.mkdir(parents=True)
+            clear_folder(path)
             return False
     if (path / finished).exists() and not (path / "unfinished.json").exists():
         if resume:
@@ -143,3 +141,20 @@ def claim_folder(path: Path, finished: str, *, resume: bool, overwrite: bool) ->
             f"a new folder for {shown(path)}", "unfinished work", "add --resume to go on with it, or --overwrite to start anew"
         )
     return True
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether `path` is a temporary file of `replacing` that a killed process left behind."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def clear_folder(path: Path) -> None:
+    """Empty a folder of ours, so that a kill on the way leaves one that still says it is ours and unfinished."""
+    mark = path / "unfinished.json"
+    write_json(mark, {})
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry != mark:
+            entry.unlink()
+    mark.unlink()

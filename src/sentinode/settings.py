@@ -28,6 +28,13 @@ class PackSettings:
     ids: Literal["stem", "path"] = option("stem", "An image's id: its file name, or its path within the source; no ending.")
     workers: int | None = option(None, "Decoding threads; default: one a core.")
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        for name, most in (("px", 2048), ("workers", 1024)):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= most:
+                raise UsageProblem(f"{name} from 1 to {most}", shown(value), f"give another --{name}, or leave it out")
+
 
 @dataclass(frozen=True)
 class TrainSettings:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sentinode.errors import StoreProblem
 from sentinode.fit.feed import Feed, epoch_order, make_feed, read_rows
-from sentinode.tiles.store import Store, store_of
+from sentinode.tiles.arrays import store_of
+from sentinode.tiles.store import Store
 
 
 def on_disk(folder: Path, n: int = 40, px: int = 8) -> Store:

@@ -17,7 +17,8 @@ from sklearn.metrics import roc_auc_score
 from sentinode.errors import MachineProblem, RunProblem, SplitProblem, UsageProblem
 from sentinode.fit.train import train
 from sentinode.nets.trained import load
-from sentinode.tiles.store import Store, store_of
+from sentinode.tiles.arrays import store_of
+from sentinode.tiles.store import Store
 from sentinode.tiles.synth import synthesise
 
 FAST: dict[str, Any] = {"epochs": 2, "precision": "fp32", "batch": 16, "quiet": True}
@@ -70,7 +71,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path)
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_killed_and_resumed_is_undisturbed_bit_for_bit(tmp_path: Path, precision: str) -> None:
-    """kill -9 in the middle of an epoch, twice; the resumed run ends with the bytes of one that was left alone."""
+    """Kill -9 in the middle of an epoch, twice; the resumed run ends with the bytes of one that was left alone."""
     options = FAST | {"epochs": 6, "precision": precision, "checkpoint_s": 0.0}
     undisturbed = train(tissue_store(), out=tmp_path / "whole", **options)
     where = tmp_path / "killed"

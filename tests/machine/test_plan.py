@@ -12,9 +12,7 @@ from sentinode.settings import TrainSettings
 def plan_of(times: dict[str, float] | None = None, px: int = 96, size: int = 10**6, **options: Any) -> Plan:
     seconds = times or {"fp32": 1.0, "bf16": 0.5}
     settings = TrainSettings(**{"device": "cpu"} | options)
-    return make_plan(
-        settings, px=px, resident_bytes=size, positive_share=0.4, step_seconds=lambda plan: seconds[plan.precision]
-    )
+    return make_plan(settings, px=px, resident_bytes=size, positive_share=0.4, step_seconds=lambda plan: seconds[plan.precision])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from sentinode.errors import DataProblem, UsageProblem, shown
 from sentinode.fit.train import train
 from sentinode.settings import TrainSettings, settings_from
-from sentinode.tiles.store import Tiles, store_of
+from sentinode.tiles.arrays import store_of
+from sentinode.tiles.store import Tiles
 
 
 class TileClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -1,0 +1,72 @@
+"""Which two classes there are, and which of them is positive."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from sentinode.errors import SourceProblem, UsageProblem, nearest, shown
+from sentinode.tiles.listing import Listing
+
+POSITIVE_NAMES = frozenset({"tumor", "tumour", "cancer", "malignant", "metastasis", "positive", "yes", "true"})
+"""Class names that say of themselves that they are positive, in lower case."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names of the negative and the positive class, the code of each name found, and what was merged into the negative one."""
+
+    names: tuple[str, str]
+    codes: dict[str, int]
+    merged: dict[str, int]
+
+
+def choose_classes(listings: list[Listing], positive: str | None) -> Classes:
+    """Decide over all sources together, so that they agree.
+
+    {0, 1} needs no help: 1 is positive. Two names of which exactly one is in `POSITIVE_NAMES` need none either. With `positive`
+    given, every other class is negative.
+
+    Raises
+    ------
+    UsageProblem
+        If `positive` is not among the classes.
+    SourceProblem
+        If more than two classes, or two that do not say which is positive, come without `positive`.
+    """
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for listing in listings:
+        here = Counter(listing.labels)
+        for name in here:
+            if name and name not in first:
+                first[name] = f"{listing.name}/{listing.paths[listing.labels.index(name)]}"
+        counts.update(here)
+    counts.pop("", None)
+    known = sorted(counts)
+    if positive is not None:
+        return with_positive(positive, known, counts, any(listing.fixed for listing in listings))
+    if not known:
+        return Classes(("", ""), {"": -1}, {})
+    if set(known) <= {"0", "1"}:
+        return Classes(("0", "1"), {"": -1, "0": 0, "1": 1}, {})
+    telling = [name for name in known if name.lower() in POSITIVE_NAMES]
+    if len(known) <= 2 and len(telling) == 1:
+        other = next((name for name in known if name != telling[0]), f"not {telling[0]}")
+        return Classes((other, telling[0]), {"": -1, other: 0, telling[0]: 1}, {})
+    listed = "; ".join(f"{shown(name, 40)} {counts[name]:,} (first {shown(first[name])})" for name in known[:20])
+    raise SourceProblem(
+        "two classes, 0 and 1, or two names of which one says that it is positive",
+        f"{len(known)} class{'es' * (len(known) != 1)}: {listed}{' ...' * (len(known) > 20)}",
+        "say which one is positive with --positive CLASS; all others are then negative",
+    )
+
+
+def with_positive(positive: str, known: list[str], counts: Counter[str], fixed: bool) -> Classes:
+    """Return the classes where the user has named the positive one."""
+    choices = sorted({*known, "0", "1"}) if fixed else known
+    if positive not in choices:
+        advice = nearest(positive, choices) if choices else "leave --positive out: nothing is labelled"
+        raise UsageProblem("--positive with the name of a class", shown(positive), advice)
+    others = [name for name in choices if name != positive]
+    negative = others[0] if len(others) == 1 else f"not {positive}"
+    merged = {name: counts[name] for name in others} if len(others) > 1 else {}
+    return Classes((negative, positive), {"": -1, **dict.fromkeys(others, 0), positive: 1}, merged)
