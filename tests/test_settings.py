@@ -48,7 +48,7 @@ def test_what_is_no_setting_is_told(options: dict[str, Any], message: str) -> No
 
 def test_settings_of_another_command_are_refused() -> None:
     with pytest.raises(UsageProblem, match=r"settings of type TrainSettings; found PackSettings"):
-        settings_from(TrainSettings, PackSettings(), {})  # type: ignore[arg-type]
+        settings_from(TrainSettings, PackSettings(), {})
 
 
 def test_a_whole_number_is_a_float() -> None:

@@ -76,9 +76,9 @@ def test_the_rate_rises_then_falls_along_torchs_cosine() -> None:
     assert max(rates) == rates[20] == pytest.approx(1.0)
     reference = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(reference, 80)
-    expected = []
+    expected: list[float] = []
     for _ in range(80):
-        expected.append(cosine.get_last_lr()[0])
+        expected.append(float(cosine.get_last_lr()[0]))
         reference.step()
         cosine.step()
     np.testing.assert_allclose(rates[20:], expected, atol=1e-9)

@@ -62,9 +62,9 @@ def finish(
     )
     save_model(folder, state.best, facts)
     table = store.rows.iloc[rows][["id", "group", "label"]].assign(logit=logits, probability=probability)
-    header = {"runs": [weights_digest(folder)], "store": store.digest, "protocol": parts.how, "views": 1}
+    header = {"runs": [weights_digest(folder)], "store": store.digest, "protocol": parts.split.how, "views": 1}
     write_scores(folder / "valid.parquet", Scores(pd.DataFrame(table).reset_index(drop=True), header))
-    write_split(folder / "split.parquet", parts.with_passport())
+    write_split(folder / "split.parquet", parts.passport())
     write_json(folder / "run.json", record(state, parts, settings, plan) | {"digest": weights_digest(folder)})
     shutil.rmtree(folder / "resume", ignore_errors=True)
     (folder / "unfinished.json").unlink(missing_ok=True)
@@ -82,9 +82,9 @@ def record(state: Progressing, parts: "Parts", settings: TrainSettings, plan: Pl
             "valid": {"store": parts.valid[0].digest, "n": len(parts.valid[1])},
             "classes": list(parts.train[0].classes),
             "px": parts.train[0].px,
-            "split": parts.how,
+            "split": parts.split.how,
         },
-        "warnings": list(parts.warnings),
+        "warnings": list(parts.split.warnings),
         "best_epoch": state.best_epoch + 1,
         "stopped_by": state.stopped_by,
         "valid": {"auroc": best["valid_auroc"], "loss": best["valid_loss"], "n": len(parts.valid[1]), "chose_the_epoch": True},

@@ -16,10 +16,10 @@ import torch
 
 from sentinode.errors import SplitProblem, UsageProblem, shown
 from sentinode.fit.checkpoint import Interruption, interruption, read_checkpoint, write_checkpoint
-from sentinode.fit.feed import make_feed, read_rows
+from sentinode.fit.feed import make_feed
 from sentinode.fit.loop import Judge, Progressing, fit
 from sentinode.fit.measure import new_state, step_seconds
-from sentinode.fit.probe import colour_histogram, floor_sample, save_floor_sample
+from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import finish, write_history
 from sentinode.judge.auroc import auroc
 from sentinode.machine.memory import set_allocator
@@ -30,33 +30,29 @@ from sentinode.progress import Progress
 from sentinode.run import claim_folder, read_json, write_json
 from sentinode.settings import TrainSettings, settings_from
 from sentinode.tiles.passport import with_passport
-from sentinode.tiles.split import Split, make_split, sample_rows, split_of_stores, spread
+from sentinode.tiles.split import Split, given_split, make_split, sample_rows
 from sentinode.tiles.store import Store, open_store
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Who trains and who chooses: the split (of each store), and for each part its store and rows (int64 [n])."""
+    """Who trains and who chooses: the split (of both stores, one behind the other), and each part's store and rows (int64 [n])."""
 
-    splits: tuple[Split, ...]
+    split: Split
     train: tuple[Store, npt.NDArray[np.int64]]
     valid: tuple[Store, npt.NDArray[np.int64]]
 
-    @property
-    def how(self) -> str:
-        """How the parts were made: random, grouped or stores."""
-        return self.splits[0].how
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What every output that uses the parts has to say."""
-        return self.splits[0].warnings
-
-    def with_passport(self) -> Split:
-        """Return one split of all tiles that trained or chose, with digests that survive turning and mirroring."""
-        stores = (self.train[0], self.valid[0])
-        made = [with_passport(split, store.tiles) for split, store in zip(self.splits, stores, strict=False)]
-        return dataclasses.replace(made[0], table=pd.concat([split.table for split in made], ignore_index=True))
+    def passport(self) -> Split:
+        """Return the split with digests, of all tiles that train or choose, that survive turning and mirroring."""
+        whole = self.split
+        if self.valid[0] is self.train[0]:
+            return with_passport(whole, self.train[0].tiles)
+        n = len(self.train[0])
+        halves = [dataclasses.replace(whole, table=table.reset_index(drop=True)) for table in (whole.table[:n], whole.table[n:])]
+        tables = [
+            with_passport(half, store.tiles).table for half, (store, _) in zip(halves, (self.train, self.valid), strict=True)
+        ]
+        return dataclasses.replace(whole, table=pd.concat(tables, ignore_index=True))
 
 
 def train(
@@ -111,7 +107,7 @@ def train(
 
     plan = resumed_plan(folder, fingerprint) or plan_for(parts, settings, progress)
     write_json(folder / "unfinished.json", {"fingerprint": fingerprint, "plan": dataclasses.asdict(plan)})
-    keep_floor(folder / "floor.npz", *parts.train)
+    keep_floor_sample(folder / "floor.npz", *parts.train)
     preprocessing = colours_of(*parts.train)
     facts = ModelFacts(
         network=settings.model,
@@ -166,14 +162,12 @@ def checked(settings: TrainSettings) -> TrainSettings:
 
 
 def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: TrainSettings) -> Parts:
-    """Open the stores and decide who trains and who chooses, among the sampled tiles of `store`."""
+    """Open the stores and decide who trains and who chooses; the sample is drawn from the tiles that train."""
     source = store if isinstance(store, Store) else open_store(store)
-    kept = sample_rows(source.rows, settings.sample, seed=settings.seed)
-    sample = source.rows.iloc[kept]
     if valid is None:
-        small = make_split(sample, settings.split, valid_share=settings.valid_share, seed=settings.seed)
-        split = spread(small, source.rows, kept)
-        return Parts((split,), (source, split.rows_of("train")), (source, split.rows_of("valid")))
+        split = make_split(source.rows, settings.split, valid_share=settings.valid_share, seed=settings.seed)
+        split = sample_rows(split, settings.sample, seed=settings.seed)
+        return Parts(split, (source, split.rows_of("train")), (source, split.rows_of("valid")))
     chooser = open_store(valid)
     if (chooser.px, chooser.classes) != (source.px, source.classes):
         raise SplitProblem(
@@ -181,9 +175,8 @@ def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: 
             f"{chooser.px} px with classes {shown(chooser.classes)}",
             "pack both stores the same way",
         )
-    small, other = split_of_stores(sample, chooser.rows)
-    split = spread(small, source.rows, kept)
-    return Parts((split, other), (source, split.rows_of("train")), (chooser, other.rows_of("valid")))
+    split = sample_rows(given_split(source.rows, chooser.rows), settings.sample, seed=settings.seed)
+    return Parts(split, (source, split.rows_of("train")), (chooser, split.rows_of("valid") - len(source)))
 
 
 def fingerprint_of(settings: TrainSettings, parts: Parts) -> str:
@@ -220,7 +213,7 @@ def plan_for(parts: Parts, settings: TrainSettings, progress: Progress) -> Plan:
         positive_share=float((store.rows["label"].to_numpy()[rows] == 1).mean()),
         step_seconds=lambda plan: step_seconds(trial, settings, plan, store.px),
     )
-    for line in (f"{len(rows):,} tiles train, {len(parts.valid[1]):,} choose ({parts.how} split)", *parts.warnings):
+    for line in (f"{len(rows):,} tiles train, {len(parts.valid[1]):,} choose ({parts.split.how} split)", *parts.split.warnings):
         progress.say(line)
     for line in ("plan:", *plan.lines()):
         progress.say(line)
@@ -239,13 +232,6 @@ def colours_of(store: Store, rows: npt.NDArray[np.int64]) -> Preprocessing:
     r, g, b = (round(float(v), 6) for v in mean)
     u, v, w = (round(float(x), 6) for x in std)
     return Preprocessing((r, g, b), (u, v, w))
-
-
-def keep_floor(path: Path, store: Store, rows: npt.NDArray[np.int64]) -> None:
-    """Keep what the colour floor is fitted on: histograms of some training tiles."""
-    labels = store.rows["label"].to_numpy()[rows]
-    some = floor_sample(store.rows["id"].iloc[rows].tolist(), labels)
-    save_floor_sample(path, colour_histogram(read_rows(store, rows[some])), labels[some])
 
 
 def score(labels: npt.NDArray[np.float32], shift: float, raw: Logits) -> tuple[float, float]:

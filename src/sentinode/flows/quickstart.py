@@ -69,7 +69,8 @@ class Quickstart:
             "",
             "Step by step; SLIDES.csv (id,slide) makes split and intervals know about slides, leave it out if you have none:",
         ]
-        return lines + [
+        return [
+            *lines,
             "  sentinode pack DIR --out tiles.store --groups SLIDES.csv",
             "  sentinode info tiles.store --verify",
             "  sentinode train tiles.store --out run",
@@ -177,7 +178,7 @@ def judge_own(run: Run, store: Store, folder: Path, seed: int) -> tuple[Judgemen
 
 def rows_of(scores: pd.DataFrame, store: Store) -> npt.NDArray[np.intp]:
     """Return where in the store each scored tile is, intp [n]."""
-    rows = pd.Index(store.rows["id"]).get_indexer(pd.Index(scores["id"]))
+    rows: npt.NDArray[np.intp] = np.asarray(pd.Index(store.rows["id"]).get_indexer(pd.Index(scores["id"])))
     if (rows < 0).any():
         missing = scores["id"].iloc[int(np.argmin(rows))]
         raise UsageProblem("scores of this store's tiles", f"id {shown(missing)}", "use the run's own store")

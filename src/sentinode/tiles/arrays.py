@@ -29,7 +29,7 @@ def store_of(tiles: Tiles, labels: npt.NDArray[np.int8], groups: list[str] | Non
             "group": groups if groups is not None else [""] * len(tiles),
             "source": "array",
             "path": "",
-            "digest": [hashlib.sha256(np.ascontiguousarray(tile)).hexdigest()[:32] for tile in tiles],
+            "digest": [hashlib.sha256(tile.tobytes()).hexdigest()[:32] for tile in tiles],
             "width": tiles.shape[2],
             "height": tiles.shape[1],
             "note": "",

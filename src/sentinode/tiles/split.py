@@ -130,13 +130,6 @@ def given_split(train_rows: pd.DataFrame, valid_rows: pd.DataFrame) -> Split:
     return split
 
 
-def spread(split: Split, rows: pd.DataFrame, kept: Codes) -> Split:
-    """Return the split of `rows` that uses only the rows at `kept`, of which `split` is the split; the others are unused."""
-    part = np.full(len(rows), "unused", dtype=object)
-    part[kept] = split.table["part"].to_numpy()
-    return Split(_table(rows, part), split.how, split.seed, split.warnings)
-
-
 def _table(rows: pd.DataFrame, part: npt.NDArray[Any]) -> pd.DataFrame:
     return pd.DataFrame(
         {
