@@ -1,0 +1,34 @@
+# Every target sets up what it needs; the first one takes as long as the downloads do.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+endif
+STAMP := $(VENV)/.installed
+
+.PHONY: quickstart test lint bench docs clean
+
+quickstart: $(STAMP)  ## synthetic tissue (or DATA=DIR) to a judged model and a picture
+	$(BIN)/sentinode quickstart $(if $(DATA),--data "$(DATA)") $(if $(OUT),--out "$(OUT)") --overwrite
+
+test: $(STAMP)  ## the whole test suite
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(STAMP)  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(STAMP)  ## the generated reference, and README's measured numbers
+	$(BIN)/python -m docs.reference
+	$(BIN)/python -m benchmarks.fill_readme
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[hdf5,dev]'
+	$(BIN)/python -c "open('$(STAMP)', 'w').close()"
+
+clean:
+	rm -rf $(VENV) quickstart
