@@ -2,7 +2,8 @@
 
 The pixels are those of `np.asarray(Image.open(file).convert("RGB"))`, with three kinds of exception, each noted in the
 rows: alpha is laid over white, 16-bit grey is scaled to 8 bits, and `px` resizes. As Pillow has it, TIFF's own orientation
-tag is applied and the EXIF orientation of JPEG and PNG is not; colour profiles are left alone. Only TIFF, PNG and JPEG are opened.
+tag is applied and the EXIF orientation of JPEG and PNG is not; colour profiles are left alone. Only TIFF, PNG and JPEG are
+opened.
 """
 
 import hashlib

@@ -64,17 +64,16 @@ class StoreInfo:
         out = [
             f"store        {shown(self.path)}",
             f"tiles        {self.n:,} of {self.px} x {self.px}",
-            "labels       " + ", ".join(f"{shown(name)} {count:,}" for name, count in self.labels.items()),
+            f"labels       {in_words(self.labels)}",
         ]
-        out += listed("source", {name: ", ".join(f"{k} {v:,}" for k, v in c.items()) for name, c in self.by_source.items()})
+        out += listed("source", {name: in_words(counts) for name, counts in self.by_source.items()})
         if self.images_without_label:
             out.append(f"unlabelled   {self.images_without_label:,} images of labelled sources have no label")
         out.append(self._group_line())
         out += listed("size", {name: f"{count:,}" for name, count in self.sizes.items()})
         red, green, blue = self.mean_rgb
-        out.append(
-            f"mean colour  red {red:.1f}, green {green:.1f}, blue {blue:.1f} (std {', '.join(f'{v:.1f}' for v in self.std_rgb)})"
-        )
+        spread = ", ".join(f"{value:.1f}" for value in self.std_rgb)
+        out.append(f"mean colour  red {red:.1f}, green {green:.1f}, blue {blue:.1f} (std {spread})")
         duplicates = f"{self.duplicate_tiles:,} tiles in {self.duplicate_sets:,} sets of equal pixels"
         out.append(f"duplicates   {duplicates}, {self.conflicting_sets:,} of them with different labels")
         out.append(f"ids          {self.sha1_ids:,} look like SHA-1; {self.sha1_right:,} of these are that of the pixels")
@@ -96,12 +95,16 @@ class StoreInfo:
         return f"groups       {known}; {self.tiles_without_group:,} tiles without{missed}"
 
 
+def in_words(counts: dict[str, int]) -> str:
+    """Return names from data with their counts."""
+    return ", ".join(f"{shown(name, 40)} {count:,}" for name, count in counts.items())
+
+
 def listed(title: str, entries: dict[str, str]) -> list[str]:
     """Return at most `LINES` lines of names and values."""
-    lines = [
-        f"{title if i == 0 else '':<12} {shown(name)} {value}" for i, (name, value) in enumerate(entries.items()) if i < LINES
-    ]
-    return lines + [f"             and {len(entries) - LINES:,} more"] * (len(entries) > LINES)
+    lines = [f"{shown(name)} {value}" for name, value in list(entries.items())[:LINES]]
+    lines += [f"and {len(entries) - LINES:,} more"] * (len(entries) > LINES)
+    return [f"{title if i == 0 else '':<12} {line}" for i, line in enumerate(lines)]
 
 
 def info(store: Store | str | Path, verify: bool = False, quiet: bool = False) -> StoreInfo:
@@ -184,7 +187,7 @@ def duplicates(rows: pd.DataFrame) -> tuple[int, int, int]:
 
 
 def pixel_pass(store: Store, quiet: bool) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
-    """Return the sum and the sum of squares of each channel (exact whole numbers [3]), and how many ids are their tile's SHA-1."""
+    """Return the sum and the sum of squares of each channel (exact, [3]), and how many ids are their tile's SHA-1."""
     ids = store.rows["id"].tolist()
 
     def count(first: int, tiles: Tiles) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
