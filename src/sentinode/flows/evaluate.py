@@ -150,7 +150,7 @@ def origin_of(splits: list[Split], store: Store) -> Origin:
     """Compare a test store with what the runs' splits say was trained on.
 
     The protocol is `other slides` if all slides are known on both sides and none is shared with training or choosing, `grouped`
-    if test slides chose but none trained, `random tiles` if slides are shared with training, and `unknown` otherwise.
+    if test slides chose but none trained, `random tiles` if slides or tiles are shared with training, and `unknown` otherwise.
     """
     if not splits:
         return Origin("unknown", None, ("protocol unknown: what these predictions were trained on is not known",))
@@ -162,7 +162,7 @@ def origin_of(splits: list[Split], store: Store) -> Origin:
         {group for table in tables for group in table.loc[table["part"] == part, "group"]} for part in ("train", "valid")
     )
     test = set(labelled["group"])
-    if (test & train) - {""}:
+    if (test & train) - {""} or seen.exact or seen.turned:
         protocol = "random tiles"
     elif "" in test | train | valid:
         protocol = "unknown"
@@ -171,7 +171,7 @@ def origin_of(splits: list[Split], store: Store) -> Origin:
     warnings = list(seen.warnings())
     if protocol == "unknown":
         warnings.append("protocol unknown: the slides of training or test tiles are not known, so shared ones cannot be excluded")
-    warnings += [text for split in splits for text in split.warnings if split.how == "random" and text not in warnings]
+    warnings += [f"training and valid: {text}" for split in splits for text in split.warnings]
     return Origin(protocol, seen, tuple(dict.fromkeys(warnings)))
 
 

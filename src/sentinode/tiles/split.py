@@ -127,13 +127,10 @@ def split_of_stores(train_rows: pd.DataFrame, valid_rows: pd.DataFrame) -> tuple
 
 
 def spread(split: Split, rows: pd.DataFrame, kept: Codes) -> Split:
-    """Return the split of a sample as a split of the whole store: `kept` are the sample's positions, the others are unused."""
-    table = _table(rows, np.full(len(rows), "unused", dtype=object))
-    for column in ("dihedral_digest", "part", "fold"):
-        values = table[column].to_numpy(copy=True)
-        values[kept] = split.table[column].to_numpy()
-        table[column] = values
-    return replace(split, table=table)
+    """Return the split of `rows` that uses only the rows at `kept`, of which `split` is the split; the others are unused."""
+    part = np.full(len(rows), "unused", dtype=object)
+    part[kept] = split.table["part"].to_numpy()
+    return Split(_table(rows, part), split.how, split.seed, split.warnings)
 
 
 def _table(rows: pd.DataFrame, part: npt.NDArray[Any]) -> pd.DataFrame:
