@@ -139,7 +139,7 @@ def test_labels_of_the_store_win_and_the_difference_is_said(place: Path, tmp_pat
 def test_a_store_without_labels_cannot_judge(place: Path, tmp_path: Path) -> None:
     unlabelled = pack(place / "two" / "train", out=tmp_path / "u.store", quiet=True)
     theirs = predictions(unlabelled, tmp_path)
-    with pytest.raises(UndefinedScore, match="labels in .*160 tiles without one") as caught:
+    with pytest.raises(UndefinedScore, match=r"labels in .*160 tiles without one") as caught:
         evaluate(theirs, tmp_path / "u.store", out=tmp_path / "out", quiet=True)
     assert "predict" in caught.value.do
 
