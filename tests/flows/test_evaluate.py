@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ def packed(folder: Path, name: str, *, seed: int, slides: bool = True) -> Store:
     tissue = synthesise(8, 20, px=24, seed=seed)
     write_kaggle_folder(folder / name, tissue)
     pd.DataFrame({"id": tissue.ids, "slide": tissue.groups}).to_csv(folder / f"{name}.csv", index=False)
-    options = {"groups": str(folder / f"{name}.csv")} if slides else {}
+    options: dict[str, Any] = {"groups": str(folder / f"{name}.csv")} if slides else {}
     return pack(folder / name, out=folder / f"{name}.store", quiet=True, **options)
 
 
@@ -40,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def predictions(store: Store, folder: Path, **columns: object) -> Path:
+def predictions(store: Store, folder: Path, **columns: Any) -> Path:
     """Write a stranger's CSV in another order than the store's."""
     labels = store.rows["label"].to_numpy()
     p = 1 / (1 + np.exp(-(2 * labels - 1 + np.random.default_rng(0).normal(size=len(store)))))
@@ -147,17 +148,16 @@ def test_a_store_without_labels_cannot_judge(place: Path, tmp_path: Path) -> Non
 def test_inputs_that_do_not_fit_are_refused(place: Path, tmp_path: Path) -> None:
     store, run = place / "two.store", place / "run0"
     theirs = predictions(open_store(store), tmp_path)
-    for number, (inputs, options, said) in enumerate(
-        (
-            ((store,), {}, "runs or one scores file, then the store"),
-            ((run, theirs, store), {}, "runs only, or one scores file"),
-            ((theirs, theirs, store), {}, "one scores file"),
-            ((tmp_path / "none.csv", store), {}, "a run folder or a scores file"),
-            ((theirs, store), {"views": 8}, "--views with runs"),
-            ((theirs, store), {"resamples": 10}, "at least 100 resamples"),
-            ((theirs, store), {"resample": 100}, "did you mean resamples"),
-        )
-    ):
+    cases: list[tuple[tuple[Path, ...], dict[str, Any], str]] = [
+        ((store,), {}, "runs or one scores file, then the store"),
+        ((run, theirs, store), {}, "runs only, or one scores file"),
+        ((theirs, theirs, store), {}, "one scores file"),
+        ((tmp_path / "none.csv", store), {}, "a run folder or a scores file"),
+        ((theirs, store), {"views": 8}, "--views with runs"),
+        ((theirs, store), {"resamples": 10}, "at least 100 resamples"),
+        ((theirs, store), {"resample": 100}, "did you mean resamples"),
+    ]
+    for number, (inputs, options, said) in enumerate(cases):
         with pytest.raises(UsageProblem, match=said):
             evaluate(*inputs, out=tmp_path / f"out{number}", quiet=True, **options)
 
