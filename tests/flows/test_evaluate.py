@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sentinode.tiles.pack import pack
 from sklearn.metrics import roc_auc_score
 
 from sentinode.errors import RunProblem, ScoresProblem, UndefinedScore, UsageProblem
 from sentinode.fit.train import train
 from sentinode.flows.evaluate import evaluate, origin_of, threshold_of
 from sentinode.scores import read_scores
+from sentinode.tiles.pack import pack
 from sentinode.tiles.passport import with_passport
 from sentinode.tiles.split import Split, make_split
 from sentinode.tiles.store import Store, open_store

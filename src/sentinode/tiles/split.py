@@ -5,7 +5,7 @@ Everything depends on ids and pixel digests, never on the order of rows. Copies 
 
 import hashlib
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
