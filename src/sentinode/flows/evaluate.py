@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sentinode.errors import RunProblem, UndefinedScore, UsageProblem, shown
-from sentinode.fit.probe import Floor, colour_histogram, fit_floor, floor_rows, load_floor
+from sentinode.fit.probe import Floor, colour_histogram, fit_floor, floor_sample, load_floor
 from sentinode.judge.judgement import Judgement, judge_scores
 from sentinode.progress import Progress
 from sentinode.run import claim_folder, read_json, write_json
@@ -133,7 +133,7 @@ def floor_of(settings: EvaluateSettings, runs: list[Path]) -> Floor | None:
         raise UsageProblem("a run or a store for --floor", shown(path), "name one that exists")
     store = open_store(path)
     labels = store.rows["label"].to_numpy()
-    rows = floor_rows(store.rows["id"].astype(str).tolist(), labels, settings.seed)
+    rows = floor_sample(store.rows["id"].astype(str).tolist(), labels, settings.seed)
     return fit_floor(colour_histogram(store.tiles, rows), labels[rows])
 
 
@@ -150,7 +150,7 @@ def origin_of(splits: list[Split], store: Store) -> Origin:
     """Compare a test store with what the runs' splits say was trained on.
 
     The protocol is `other slides` if all slides are known on both sides and none is shared with training or choosing, `grouped`
-    if test slides chose but none trained, `random tiles` if slides are shared with training, and `unknown` otherwise.
+    if test slides chose but none trained, `random tiles` if slides or tiles are shared with training, and `unknown` otherwise.
     """
     if not splits:
         return Origin("unknown", None, ("protocol unknown: what these predictions were trained on is not known",))
@@ -162,7 +162,7 @@ def origin_of(splits: list[Split], store: Store) -> Origin:
         {group for table in tables for group in table.loc[table["part"] == part, "group"]} for part in ("train", "valid")
     )
     test = set(labelled["group"])
-    if (test & train) - {""}:
+    if (test & train) - {""} or seen.exact or seen.turned:
         protocol = "random tiles"
     elif "" in test | train | valid:
         protocol = "unknown"
@@ -171,7 +171,7 @@ def origin_of(splits: list[Split], store: Store) -> Origin:
     warnings = list(seen.warnings())
     if protocol == "unknown":
         warnings.append("protocol unknown: the slides of training or test tiles are not known, so shared ones cannot be excluded")
-    warnings += [text for split in splits for text in split.warnings if split.how == "random" and text not in warnings]
+    warnings += [f"training and valid: {text}" for split in splits for text in split.warnings]
     return Origin(protocol, seen, tuple(dict.fromkeys(warnings)))
 
 
@@ -205,7 +205,7 @@ def write_results(folder: Path, scores: Scores, floor: Floats | None, judgement:
     write_scores(folder / "scores.parquet", scores)
     known = scores.table["label"].to_numpy() >= 0
     write_judgement_figures(
-        folder,
+        folder / "figures",
         scores.table["label"].to_numpy()[known],
         scores.table["probability"].to_numpy()[known],
         None if floor is None else floor[known],

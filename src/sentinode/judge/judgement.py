@@ -75,15 +75,19 @@ class Judgement:
         if self.n_unlabelled:
             lines.append(f"{self.n_unlabelled:,} tiles without a label are left out")
         lines.append(f"threshold {self.threshold:.4g} ({self.threshold_source})")
-        lines.append(f"{'figure':<26} {'estimate':>8}  {'95 % interval':<18} method")
-        named = list(self.figures.items()) + [(f"floor {name}", figure) for name, figure in self.floor.items()]
-        for name, figure in named:
-            label = f"{name} (contaminated)" if self.contaminated else name
-            lines.append(f"{label:<26} {figure.estimate:>8.4f}  {f'{figure.low:.4f} to {figure.high:.4f}':<18} {figure.method}")
-            if figure.tiles:
-                beside = f"{figure.tiles.low:.4f} to {figure.tiles.high:.4f}"
-                lines.append(f"{'':<26} {'':>8}  {beside:<18} {figure.tiles.method}")
-        return lines
+        return lines + self._table()
+
+    def _table(self) -> list[str]:
+        mark = " (contaminated)" if self.contaminated else ""
+        named = [(name + mark, one) for name, one in self.figures.items()]
+        named += [(f"floor {name}{mark}", one) for name, one in self.floor.items()]
+        rows = [("figure", "estimate", "95 % interval", "method")]
+        for name, one in named:
+            rows.append((name, f"{one.estimate:.4f}", f"{one.low:.4f} to {one.high:.4f}", one.method))
+            if one.tiles:
+                rows.append(("", "", f"{one.tiles.low:.4f} to {one.tiles.high:.4f}", one.tiles.method))
+        first, second, third = (max(len(row[column]) for row in rows) for column in range(3))
+        return [f"{name:<{first}}  {estimate:>{second}}  {interval:>{third}}  {how}" for name, estimate, interval, how in rows]
 
 
 def judge_scores(

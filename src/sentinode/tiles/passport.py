@@ -129,7 +129,7 @@ class Contamination:
         }
         counts = self.as_dict()
         return [
-            f"contaminated: {counts[kind]:,} of {self.n:,} {text}, such as {', '.join(map(shown, self.examples[kind]))}"
+            f"contaminated: {counts[kind]:,} of {self.n:,} {text}, such as {', '.join(map(shown, self.examples[kind][:3]))}"
             for kind, text in said.items()
             if counts[kind]
         ]
