@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sentinode.errors import RunProblem, UndefinedScore
 from sentinode.fit import probe
-from sentinode.fit.probe import colour_histogram, fit_floor, floor_sample, load_floor, save_floor_sample
+from sentinode.fit.probe import colour_histogram, fit_floor, floor_rows, keep_floor_sample, load_floor, save_floor_sample
+from sentinode.tiles.store import Store
 
 
 def pink_or_purple(n: int = 120, px: int = 12) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], np.ndarray]:
@@ -34,10 +36,11 @@ def test_a_blank_tile_of_256_px_does_not_wrap_around() -> None:
 
 def test_the_floor_sees_colour_and_is_the_same_from_the_file(tmp_path: Path) -> None:
     tiles, labels = pink_or_purple()
-    histograms = colour_histogram(tiles)
-    save_floor_sample(tmp_path / "floor.npz", histograms[:100], labels[:100])
+    rows = pd.DataFrame({"id": [f"t{i}" for i in range(120)], "label": labels})
+    store = Store(tmp_path, tiles, rows, ("a", "b"), "d", {})
+    keep_floor_sample(tmp_path / "floor.npz", store, np.arange(100))
     first = (tmp_path / "floor.npz").read_bytes()
-    save_floor_sample(tmp_path / "floor.npz", histograms[:100], labels[:100])
+    keep_floor_sample(tmp_path / "floor.npz", store, np.arange(100))
     assert (tmp_path / "floor.npz").read_bytes() == first
     floor = load_floor(tmp_path / "floor.npz")
     assert floor.n == 100
@@ -51,11 +54,11 @@ def test_the_kept_sample_is_bounded_stratified_and_independent_of_order(monkeypa
     monkeypatch.setattr(probe, "MOST_TILES", 50)
     ids, labels = [f"t{i}" for i in range(400)], np.array([int(i % 4 == 0) for i in range(400)])
     labels[:8] = -1
-    kept = floor_sample(ids, labels)
+    kept = floor_rows(ids, labels)
     assert 46 <= len(kept) <= 50
     assert 0.2 <= labels[kept].mean() <= 0.3
     assert labels[kept].min() == 0
-    back = floor_sample(ids[::-1], labels[::-1])
+    back = floor_rows(ids[::-1], labels[::-1])
     assert {ids[at] for at in kept} == {ids[::-1][at] for at in back}
 
 

@@ -16,13 +16,12 @@ from sentinode.tiles.split import (
     OPTIMISTIC,
     Split,
     check_split,
+    given_split,
     make_split,
     parse_sample,
     read_split,
     sample_positions,
     sample_rows,
-    split_of_stores,
-    spread,
     write_split,
 )
 
@@ -148,15 +147,13 @@ def test_given_stores_train_and_choose() -> None:
     one, two = rows(100, n_slides=5), rows(60, n_slides=5, seed=1)
     two["digest"] = [f"e{i}" for i in range(60)]
     two.loc[:2, "digest"] = ["d7", "d8", "d9"]
-    train, valid = split_of_stores(one, two)
-    assert train.how == valid.how == "stores"
-    assert train.table["part"].tolist() == ["unused" if i in (7, 8, 9) else "train" for i in range(100)]
-    assert set(valid.table["part"]) == {"valid"}
-    assert train.warnings == valid.warnings
-    assert train.warnings[0] == "3 training tiles are copies of validation tiles: they are unused"
-    assert "5 slides train and choose, such as 's0'" in train.warnings[1]
+    split = given_split(one, two)
+    assert split.how == "given"
+    assert split.table["part"].tolist() == ["unused" if i in (7, 8, 9) else "train" for i in range(100)] + ["valid"] * 60
+    assert split.warnings[0] == "3 training tiles are copies of validation tiles: they are unused"
+    assert "5 slides train and choose, such as 's0'" in split.warnings[1]
     with pytest.raises(SplitProblem, match="both classes in valid"):
-        split_of_stores(one, two.assign(label=-1))
+        given_split(one, two.assign(label=-1))
 
 
 SHARES = st.fractions(min_value=Fraction(1, 100), max_value=1)
@@ -182,17 +179,13 @@ def test_a_sample_depends_on_ids_and_not_on_row_order(order: list[int]) -> None:
     assert set(table["id"].iloc[picks[0]]) == set(mixed["id"].iloc[picks[1]])
 
 
-def test_a_sample_is_split_and_spread_over_the_store() -> None:
-    table = rows(1000, unlabelled=100)
-    five, ten = sample_rows(table, "5%"), sample_rows(table, "10%")
-    assert set(five) < set(ten)
-    assert 45 <= len(five) <= 46
-    assert 100 <= len(sample_rows(table, "100")) <= 101
-    small = make_split(table.iloc[five], "random", 0.2)
-    split = spread(small, table, five)
-    assert split.table["id"].tolist() == table["id"].tolist()
-    assert split.table["part"].to_numpy()[five].tolist() == small.table["part"].tolist()
-    assert len(split.rows_of("unused")) == 1000 - len(five)
+def test_a_sample_of_a_split_leaves_valid_alone() -> None:
+    split = make_split(rows(1000), "random", 0.2)
+    five, ten = sample_rows(split, "5%"), sample_rows(split, "10%")
+    assert five.rows_of("valid").tolist() == split.rows_of("valid").tolist()
+    assert set(five.rows_of("train")) < set(ten.rows_of("train")) < set(split.rows_of("train"))
+    assert 40 <= len(five.rows_of("train")) <= 41
+    assert 100 <= len(sample_rows(split, "100").rows_of("train")) <= 101
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sentinode.errors import RunProblem, UndefinedScore, shown
 from sentinode.run import replacing
 from sentinode.tiles.split import sample_positions
+from sentinode.tiles.store import Store
 
 Tiles = npt.NDArray[np.uint8]
 Histograms = npt.NDArray[np.uint16]
@@ -93,12 +94,20 @@ def fit_floor(histograms: Histograms, labels: npt.NDArray[Any], seed: int = 0) -
     return Floor(model.fit(histograms.astype(np.float32), labels), len(labels))
 
 
-def floor_sample(ids: list[str], labels: npt.NDArray[Any], seed: int = 0) -> npt.NDArray[np.int64]:
+def floor_rows(ids: list[str], labels: npt.NDArray[Any], seed: int = 0) -> npt.NDArray[np.int64]:
     """Return the positions of at most 8,000 labelled tiles, ascending, classes in proportion; by a seeded hash of the id."""
     known = int((np.asarray(labels) >= 0).sum())
     # One fewer a class than the share allows, since each class rounds up.
     share = Fraction(1) if known <= MOST_TILES else Fraction(MOST_TILES - 2, known)
     return sample_positions(ids, labels, share, seed)
+
+
+def keep_floor_sample(path: Path, store: Store, rows: npt.NDArray[np.int64]) -> None:
+    """Write floor.npz from the training tiles at positions `rows` of `store`: histograms of at most 8,000 of them, and labels."""
+    ids = store.rows["id"].astype(str).to_numpy()[rows].tolist()
+    labels = store.rows["label"].to_numpy()[rows]
+    kept = floor_rows(ids, labels)
+    save_floor_sample(path, colour_histogram(store.tiles, rows[kept]), labels[kept])
 
 
 def save_floor_sample(path: Path, histograms: Histograms, labels: npt.NDArray[Any]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sentinode.errors import RunProblem, UndefinedScore, UsageProblem, shown
-from sentinode.fit.probe import Floor, colour_histogram, fit_floor, floor_sample, load_floor
+from sentinode.fit.probe import Floor, colour_histogram, fit_floor, floor_rows, load_floor
 from sentinode.judge.judgement import Judgement, judge_scores
 from sentinode.progress import Progress
 from sentinode.run import claim_folder, read_json, write_json
@@ -133,7 +133,7 @@ def floor_of(settings: EvaluateSettings, runs: list[Path]) -> Floor | None:
         raise UsageProblem("a run or a store for --floor", shown(path), "name one that exists")
     store = open_store(path)
     labels = store.rows["label"].to_numpy()
-    rows = floor_sample(store.rows["id"].astype(str).tolist(), labels, settings.seed)
+    rows = floor_rows(store.rows["id"].astype(str).tolist(), labels, settings.seed)
     return fit_floor(colour_histogram(store.tiles, rows), labels[rows])
 
 

@@ -5,7 +5,7 @@ Everything depends on ids and pixel digests, never on the order of rows. Copies 
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -35,9 +35,9 @@ Codes = npt.NDArray[np.int64]
 class Split:
     """Who trains and who chooses.
 
-    `table` has one row a tile in the store's order (a sample's too): id, digest, dihedral_digest
+    `table` has one row a tile in the store's order (with a valid store of its own, its tiles follow): id, digest, dihedral_digest
     ("" until the passport fills it), group, label (int8), part, and fold (int16: the fold in which the tile is held out, -1 in
-    none). `how` is what was done: random, grouped, or stores (valid is a store of its own).
+    none). `how` is what was done: random, grouped, or given (valid is a store of its own).
     """
 
     table: pd.DataFrame
@@ -102,10 +102,11 @@ def make_split(
     return split
 
 
-def split_of_stores(train_rows: pd.DataFrame, valid_rows: pd.DataFrame) -> tuple[Split, Split]:
-    """Return the splits of two stores of which the first trains and the second chooses, labelled tiles only.
+def given_split(train_rows: pd.DataFrame, valid_rows: pd.DataFrame) -> Split:
+    """Return the split of two stores of which the first trains and the second chooses, labelled tiles only.
 
-    Of the first, copies of a tile that chooses are unused. Slides named in both are warned about.
+    The table holds the first store's tiles, then the second's. Of the first, copies of a tile that chooses are unused.
+    Slides named in both are warned about.
 
     Raises
     ------
@@ -114,16 +115,19 @@ def split_of_stores(train_rows: pd.DataFrame, valid_rows: pd.DataFrame) -> tuple
     """
     train_labelled, valid_labelled = (rows["label"].to_numpy() >= 0 for rows in (train_rows, valid_rows))
     copied = train_rows["digest"].isin(valid_rows["digest"][valid_labelled]).to_numpy() & train_labelled
-    train = _table(train_rows, np.where(train_labelled & ~copied, "train", "unused"))
-    valid = _table(valid_rows, np.where(valid_labelled, "valid", "unused"))
+    tables = [
+        _table(train_rows, np.where(train_labelled & ~copied, "train", "unused")),
+        _table(valid_rows, np.where(valid_labelled, "valid", "unused")),
+    ]
     warnings = []
     if copied.any():
         warnings.append(f"{int(copied.sum()):,} training tiles are copies of validation tiles: they are unused")
-    shared = sorted((set(train["group"]) & set(valid["group"])) - {""})
+    shared = sorted((set(tables[0]["group"]) & set(tables[1]["group"])) - {""})
     if shared:
         warnings.append(f"{len(shared):,} slides train and choose, such as {shown(shared[0])}; figures on valid are optimistic")
-    check_split(Split(pd.concat([train, valid], ignore_index=True), "stores"))
-    return Split(train, "stores", 0, tuple(warnings)), Split(valid, "stores", 0, tuple(warnings))
+    split = Split(pd.concat(tables, ignore_index=True), "given", 0, tuple(warnings))
+    check_split(split)
+    return split
 
 
 def _table(rows: pd.DataFrame, part: npt.NDArray[Any]) -> pd.DataFrame:
@@ -294,15 +298,15 @@ def sample_positions(ids: list[str], labels: npt.NDArray[Any], share: Fraction, 
     return np.array(sorted(kept), dtype=np.int64)
 
 
-def sample_rows(rows: pd.DataFrame, share: str, seed: int = 0) -> Codes:
-    """Return the positions of a stratified, nested sample of the labelled rows, ascending.
+def sample_rows(split: Split, share: str, seed: int = 0) -> Split:
+    """Return the split with a stratified, nested sample of its training tiles; the others become unused, valid stays.
 
     Parameters
     ----------
-    rows
-        A store's: id and label.
+    split
+        Before sampling.
     share
-        5%, 0.05, or 2000 tiles (at most one more, since each class rounds up).
+        Of the training tiles: 5%, 0.05, or 2000 tiles (at most one more, since each class rounds up).
     seed
         Of the order.
 
@@ -310,9 +314,17 @@ def sample_rows(rows: pd.DataFrame, share: str, seed: int = 0) -> Codes:
     ------
     UsageProblem
         If the share is not in (0, 1].
+    SplitProblem
+        If a class is absent from the sample.
     """
-    label = rows["label"].to_numpy()
-    return sample_positions(rows["id"].astype(str).tolist(), label, parse_sample(share, int((label >= 0).sum())), seed)
+    train = split.rows_of("train")
+    table = split.table.iloc[train]
+    kept = sample_positions(table["id"].tolist(), table["label"].to_numpy(), parse_sample(share, len(train)), seed)
+    part = split.table["part"].to_numpy(dtype=object).copy()
+    part[np.setdiff1d(train, train[kept])] = "unused"
+    sampled = replace(split, table=split.table.assign(part=part.astype(str)))
+    check_split(sampled)
+    return sampled
 
 
 def write_split(path: Path, split: Split) -> None:
