@@ -93,7 +93,7 @@ def test_with_minutes_the_rate_follows_the_clock() -> None:
         assert state.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("seconds", "stops"), [(40.0, False), (55.0, True)])
+@pytest.mark.parametrize(("seconds", "stops"), [(30.0, False), (45.0, True)])
 def test_the_clock_leaves_time_for_validation(seconds: float, stops: bool) -> None:
     settings = TrainSettings(minutes=1.0)
     state = new_state(Linear(), settings, Plan("cpu", "fp32", 4, 1, True))

@@ -22,6 +22,10 @@ from sentinode.nets.forward import Logits, Preprocessing, arithmetic, logits
 from sentinode.settings import TrainSettings
 
 
+RECORD_S = 2.5
+"""Seconds that the record of a run takes beside its last validation: the machine's peak is measured, the split is written."""
+
+
 @dataclass
 class Progressing:
     """What changes while a network is trained, and all that a checkpoint holds.
@@ -180,12 +184,12 @@ def schedule(state: Progressing, settings: TrainSettings, steps_an_epoch: int) -
 
 
 def out_of_time(state: Progressing, settings: TrainSettings, validation_s: float) -> bool:
-    """Return whether one more step, and the validation that follows, would pass the limit of `minutes`."""
+    """Return whether one more step, the validation that follows, and the record (a validation again) would pass `minutes`."""
     if settings.minutes is None:
         return False
     one_step = state.train_seconds / max(state.step, 1)
     ahead = validation_s or state.train_seconds * 0.1
-    return state.seconds + 1.1 * ahead + 2 * one_step >= 60 * settings.minutes
+    return state.seconds + 3 * ahead + 2 * one_step + RECORD_S >= 60 * settings.minutes
 
 
 def finished(state: Progressing, settings: TrainSettings) -> str:

@@ -34,7 +34,7 @@ def new_state(model: nn.Module, settings: TrainSettings, plan: Plan) -> Progress
     return Progressing(model, average, optimizer, scaler)
 
 
-def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, px: int, repeats: int = 3) -> float:
+def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, px: int, repeats: int = 2) -> float:
     """Return the least seconds of `repeats` training steps of a copy of `model` on noise, after one step of warm-up."""
     state = new_state(copy.deepcopy(model).to(plan.device), settings, plan)
     noise = torch.Generator().manual_seed(0)

@@ -83,6 +83,24 @@ class Run:
     facts: ModelFacts
     record: dict[str, Any]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record, with the folder and the threshold."""
+        return {"run": str(self.path), "threshold": self.facts.threshold} | self.record
+
+    def lines(self) -> list[str]:
+        """Return what the run is and what it cost, for a terminal; warnings first."""
+        data, valid, cost = (self.record[name] for name in ("data", "valid", "cost"))
+        peak = f"{cost['share_of_peak']:.0%} of the {cost['peak_flop_per_s'] / 1e9:,.0f} GFLOP/s measured for convolutions"
+        return [
+            *(f"warning: {text}" for text in self.record["warnings"]),
+            f"run        {shown(self.path)}: {self.facts.network}, {data['train']['n']:,} tiles trained, {valid['n']:,} chose",
+            f"best epoch {self.record['best_epoch']} of {cost['epochs']}, stopped by {self.record['stopped_by']}",
+            f"valid      AUROC {valid['auroc']:.4f}: it chose the epoch, so judge on other slides with 'sentinode evaluate'",
+            f"threshold  {self.facts.threshold:.4f} ({self.facts.threshold_rule})",
+            f"cost       {cost['seconds']:.0f} s, {cost['tiles_per_s']:,.0f} tiles/s in training, {peak}, "
+            f"{cost['peak_memory_bytes'] / 1e9:.2f} GB at most",
+        ]
+
     def logits(self, tiles: npt.NDArray[np.uint8], batch: int = 64, **how: Any) -> Logits:
         """Return calibrated logits float32 [n] of uint8 tiles [n, px, px, 3], `batch` at a time; `how` as `forward.logits` takes."""
         expected = (self.facts.px, self.facts.px, 3)
