@@ -37,6 +37,16 @@ PROTOCOLS = {"random": "random tiles", "grouped": "grouped"}
 """How a judgement calls a run's own split."""
 CHOSEN_HERE = "these tiles also chose the epoch and the threshold: the figures are optimistic; judge on tiles of other slides"
 """Stands first where no other tiles were there to judge on."""
+STEPS = (
+    "Step by step; SLIDES.csv (id,slide) lets split and intervals know about slides, leave it out if you have none:",
+    "  sentinode pack DIR --out tiles.store --groups SLIDES.csv",
+    "  sentinode info tiles.store --verify",
+    "  sentinode train tiles.store --out run",
+    "  sentinode pack OTHER_SLIDES --out test.store",
+    "  sentinode evaluate run test.store --out judgement",
+    "  sentinode predict run DIR --out submission.csv --submission",
+)
+"""What to type next."""
 CHUNK = 1024
 """Tiles whose colours are counted at a time."""
 
@@ -65,19 +75,7 @@ class Quickstart:
         if self.data is None:
             lines += ["", "The same with your own tiles (a Kaggle folder, class folders, a CSV manifest, PCam HDF5):"]
             lines += ["  sentinode quickstart --data DIR --out mine"]
-        lines += [
-            "",
-            "Step by step; SLIDES.csv (id,slide) makes split and intervals know about slides, leave it out if you have none:",
-        ]
-        return [
-            *lines,
-            "  sentinode pack DIR --out tiles.store --groups SLIDES.csv",
-            "  sentinode info tiles.store --verify",
-            "  sentinode train tiles.store --out run",
-            "  sentinode pack OTHER_SLIDES --out test.store",
-            "  sentinode evaluate run test.store --out judgement",
-            "  sentinode predict run DIR --out submission.csv --submission",
-        ]
+        return [*lines, "", *STEPS]
 
 
 def quickstart(
@@ -178,11 +176,11 @@ def judge_own(run: Run, store: Store, folder: Path, seed: int) -> tuple[Judgemen
 
 def rows_of(scores: pd.DataFrame, store: Store) -> npt.NDArray[np.intp]:
     """Return where in the store each scored tile is, intp [n]."""
-    rows: npt.NDArray[np.intp] = np.asarray(pd.Index(store.rows["id"]).get_indexer(pd.Index(scores["id"])))
+    rows = pd.Index(store.rows["id"]).get_indexer(pd.Index(scores["id"]))
     if (rows < 0).any():
         missing = scores["id"].iloc[int(np.argmin(rows))]
         raise UsageProblem("scores of this store's tiles", f"id {shown(missing)}", "use the run's own store")
-    return rows
+    return np.asarray(rows)
 
 
 def floor_column(scores: pd.DataFrame) -> npt.NDArray[np.float64] | None:
