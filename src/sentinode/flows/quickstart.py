@@ -176,11 +176,11 @@ def judge_own(run: Run, store: Store, folder: Path, seed: int) -> tuple[Judgemen
 
 def rows_of(scores: pd.DataFrame, store: Store) -> npt.NDArray[np.intp]:
     """Return where in the store each scored tile is, intp [n]."""
-    rows = pd.Index(store.rows["id"]).get_indexer(pd.Index(scores["id"]))
+    rows: npt.NDArray[np.intp] = np.asarray(pd.Index(store.rows["id"]).get_indexer(pd.Index(scores["id"])))
     if (rows < 0).any():
         missing = scores["id"].iloc[int(np.argmin(rows))]
         raise UsageProblem("scores of this store's tiles", f"id {shown(missing)}", "use the run's own store")
-    return np.asarray(rows)
+    return rows
 
 
 def floor_column(scores: pd.DataFrame) -> npt.NDArray[np.float64] | None:
