@@ -37,6 +37,16 @@ PROTOCOLS = {"random": "random tiles", "grouped": "grouped"}
 """How a judgement calls a run's own split."""
 CHOSEN_HERE = "these tiles also chose the epoch and the threshold: the figures are optimistic; judge on tiles of other slides"
 """Stands first where no other tiles were there to judge on."""
+STEPS = (
+    "Step by step; SLIDES.csv (id,slide) lets split and intervals know about slides, leave it out if you have none:",
+    "  sentinode pack DIR --out tiles.store --groups SLIDES.csv",
+    "  sentinode info tiles.store --verify",
+    "  sentinode train tiles.store --out run",
+    "  sentinode pack OTHER_SLIDES --out test.store",
+    "  sentinode evaluate run test.store --out judgement",
+    "  sentinode predict run DIR --out submission.csv --submission",
+)
+"""What to type next."""
 CHUNK = 1024
 """Tiles whose colours are counted at a time."""
 
@@ -65,19 +75,7 @@ class Quickstart:
         if self.data is None:
             lines += ["", "The same with your own tiles (a Kaggle folder, class folders, a CSV manifest, PCam HDF5):"]
             lines += ["  sentinode quickstart --data DIR --out mine"]
-        lines += [
-            "",
-            "Step by step; SLIDES.csv (id,slide) makes split and intervals know about slides, leave it out if you have none:",
-        ]
-        return [
-            *lines,
-            "  sentinode pack DIR --out tiles.store --groups SLIDES.csv",
-            "  sentinode info tiles.store --verify",
-            "  sentinode train tiles.store --out run",
-            "  sentinode pack OTHER_SLIDES --out test.store",
-            "  sentinode evaluate run test.store --out judgement",
-            "  sentinode predict run DIR --out submission.csv --submission",
-        ]
+        return [*lines, "", *STEPS]
 
 
 def quickstart(
