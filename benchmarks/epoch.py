@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.clock import Measured, in_turn, ratio, spread
 from benchmarks.peers import BATCH, LOADERS, class_folders
 from benchmarks.records import Record, conditions, figure
-from benchmarks.suite import finish, parser
+from benchmarks.suite import clock_of, finish, parser
 from benchmarks.workers import Worker, serve
 
 VARIANTS = {
@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace) -> Record:
         first = {variant: worker.first for variant, worker in workers.items() if worker.first}
     return Record(
         suite="epoch",
-        clock=" ".join((__doc__ or "").split("\n\n")[1].split()),
+        clock=clock_of(__doc__ or ""),
         variants=VARIANTS,
         raw=raw,
         figures={

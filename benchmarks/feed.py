@@ -1,8 +1,8 @@
 """Rows gathered, augmented by flips and normalised, beside torchvision's dataset and DataLoader with two processes.
 
-Same TIFF files, batches of 64, float32 batches in memory at the end. Ours reads a packed store; packing is timed by `pack`. Each
-side lives in its own process, so that our allocator settings do not help the peer. Inside the clock is one pass over all tiles;
-the peer's processes already run, ours holds its tiles in memory; one untimed pass of each before.
+Inside the clock is one pass over all tiles, to float32 batches of 64 in memory, from the same TIFF files; the peer's processes
+already run, ours holds the tiles of a packed store in memory (packing is timed by `pack`); one untimed pass of each before. Each
+side lives in its own process, so that our allocator settings do not help the peer.
 """
 
 import tempfile
@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.clock import in_turn, ratio
 from benchmarks.peers import BATCH, LOADERS, class_folders
 from benchmarks.records import Record, conditions, figure
-from benchmarks.suite import finish, parser
+from benchmarks.suite import clock_of, finish, parser
 from benchmarks.workers import Worker, serve
 
 
@@ -38,7 +38,7 @@ def main() -> None:
             raw = in_turn({"sentinode": ours_worker, "torchvision": peer}, 2 if chosen.quick else chosen.repeats)
     record = Record(
         suite="feed",
-        clock=" ".join((__doc__ or "").split("\n\n")[1].split()),
+        clock=clock_of(__doc__ or ""),
         variants={
             "sentinode": "resident store: gather, dihedral views, normalise",
             "torchvision": f"torchvision ImageFolder, flips, ToTensor, Normalize, DataLoader(num_workers={LOADERS})",

@@ -14,7 +14,7 @@ from benchmarks.clock import in_turn, ratio
 from benchmarks.epoch import QUICK_STEPS
 from benchmarks.peers import BATCH
 from benchmarks.records import Record, conditions, figure
-from benchmarks.suite import finish, parser
+from benchmarks.suite import clock_of, finish, parser
 from benchmarks.workers import Worker
 
 PACKAGES = ("tensorflow-cpu", "pandas", "pillow", "scipy")
@@ -59,7 +59,7 @@ def measure(options: argparse.Namespace) -> Record:
             first = {variant: worker.first for variant, worker in workers.items()}
     return Record(
         suite="keras_epoch",
-        clock=" ".join((__doc__ or "").split("\n\n")[1].split()),
+        clock=clock_of(__doc__ or ""),
         variants=VARIANTS,
         raw=raw,
         figures={

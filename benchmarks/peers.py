@@ -19,8 +19,8 @@ MEAN, STD = (0.70, 0.54, 0.70), (0.24, 0.28, 0.21)
 
 
 def pillow_pack(folder: Path, out: Path) -> int:
-    """Read every TIFF of a Kaggle folder with Pillow, one after another, save them as one array; return how many."""
-    paths = sorted(path for part in ("test", "train") for path in (folder / part).glob("*.tif"))
+    """Read every training TIFF of a Kaggle folder with Pillow, one after another, save them as one array; return how many."""
+    paths = sorted((folder / "train").glob("*.tif"))
     tiles = []
     for path in paths:
         with Image.open(path) as image:

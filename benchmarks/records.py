@@ -125,7 +125,11 @@ def table(record: Record) -> str:
         lines.append(f"| {words} | {s['median']:,.0f} ({s['low']:,.0f} to {s['high']:,.0f}) | {len(record.raw[name])} |")
     lines += [*([""] if lines else []), "| figure | value | bar |", "| --- | --- | --- |"]
     for name, figure in record.figures.items():
-        bar = "" if figure.bar is None else f"{figure.bar:g} {figure.unit}: {'reached' if figure.reached else 'NOT reached'}"
+        bar = (
+            ""
+            if figure.bar is None
+            else f"{figure.bar:g} {figure.unit.strip()}: {'reached' if figure.reached else 'NOT reached'}"
+        )
         lines.append(f"| {name} | {figure.text} | {bar} |")
     return "\n".join(lines)
 
@@ -139,7 +143,7 @@ def page(record: Record) -> str:
         f"# {record.suite}: {record.conditions['started'][:10]}",
         f"Inside the clock: {record.clock}",
         table(record),
-        *(f"- {note}" for note in [*record.notes, *warnings(record.conditions)]),
+        "\n".join(f"- {note}" for note in [*record.notes, *warnings(record.conditions)]),
         f"On {where}{', ' + gpus if gpus else ''}; load average at the start {record.conditions['load_average']}; "
         + ", ".join(f"{name} {number}" for name, number in versions.items() if number)
         + f"; commit {record.conditions['git']['sha'][:12]}{' (changed)' if record.conditions['git']['dirty'] else ''}. "

@@ -16,6 +16,11 @@ def parser(doc: str, repeats: int, *, tiles: bool = True) -> argparse.ArgumentPa
     return made
 
 
+def clock_of(doc: str) -> str:
+    """Return the paragraph of a suite's module docstring that says what is inside its clock, as one line."""
+    return " ".join(doc.split("\n\n")[1].split()).removeprefix("Inside the clock is ")
+
+
 def finish(record: Record, options: argparse.Namespace) -> None:
     """Print the record's page; keep the record unless the run was a quick one."""
     print("\n" + page(record))
