@@ -41,6 +41,7 @@ app = App(
     version=sentinode.__version__,
     help="Fast and honest classifiers of histopathology tiles. Research use, not a medical device.",
     config=from_recipe,
+    suppress_keyboard_interrupt=False,
 )
 
 

@@ -21,7 +21,6 @@ from sentinode.machine.plan import Plan
 from sentinode.nets.forward import Logits, Preprocessing, arithmetic, logits
 from sentinode.settings import TrainSettings
 
-
 RECORD_S = 2.5
 """Seconds that the record of a run takes beside its last validation: the machine's peak is measured, the split is written."""
 

@@ -1,0 +1,127 @@
+"""The command line: it starts light, answers in one line, and ends with the exit code that was promised."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sentinode
+from sentinode.cli import app, main
+from sentinode.tiles.synth import synthesise, write_kaggle_folder
+
+VERBS = {"quickstart", "pack", "info", "doctor", "train", "predict", "evaluate"}
+HEAVY = {"torch", "pandas", "sklearn", "matplotlib", "numpy", "PIL", "pyarrow"}
+
+
+def run(*words: str) -> int:
+    """Return the exit code of a command line in this process."""
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.fixture(scope="module")
+def kaggle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source") / "kaggle"
+    write_kaggle_folder(folder, synthesise(3, 8, px=32, seed=1), n_unlabelled=4)
+    return folder
+
+
+@pytest.mark.parametrize("code", ["import sentinode; dir(sentinode)", "from sentinode.cli import main; main(['--help'])"])
+def test_import_and_help_load_nothing_heavy(code: str) -> None:
+    ask = f"import sys\ntry:\n    exec({code!r})\nexcept SystemExit:\n    pass\nprint(sorted(set(sys.modules) & {HEAVY!r}))"
+    out = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"
+
+
+def test_every_verb_is_a_function_of_the_same_name_with_help() -> None:
+    verbs = {name for name in app if not name.startswith("-")}
+    assert verbs == VERBS
+    for verb in verbs:
+        assert callable(getattr(sentinode, verb))
+        assert app[verb].help
+
+
+def test_every_public_name_exists() -> None:
+    for name in sentinode.HOMES:
+        assert getattr(sentinode, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = sentinode.trian
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_help_of_every_verb_ends_well(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(verb, "--help") == 0
+    assert "--quiet" in capsys.readouterr().out
+
+
+def test_pack_info_and_json(kaggle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = str(tmp_path / "s.store")
+    assert run("pack", str(kaggle), "--out", store, "--groups", str(kaggle / "slides.csv"), "--quiet") == 0
+    capsys.readouterr()
+    assert run("info", store, "--verify", "--json", "--quiet") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["n"] == 20  # four are in test/
+    assert run("info", store) == 0
+    assert "20" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["info", "nowhere.store"], 3, "expected a store at 'nowhere.store'; found"),
+        (["train", "nowhere.store", "--out", "x"], 3, "expected a store at 'nowhere.store'; found"),
+        (["trian", "x"], 2, "train"),
+        (["train", "x", "--out", "y", "--epohcs", "3"], 2, "--epochs"),
+        (["train", "x", "--out", "y", "--epochs", "many"], 2, "many"),
+        (["train", "x"], 2, "--out"),
+        (["predict", "run", "--out", "x.csv"], 2, "at least one run"),
+        (["predict", "run", "tiles", "--out", "x.txt"], 2, "ends in .csv or .parquet"),
+        (["train", "x", "--out", "y", "--recipe", "nowhere.toml"], 2, "expected a TOML recipe"),
+    ],
+)
+def test_errors_are_one_line_and_a_promised_code(
+    words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*words) == code
+    told = capsys.readouterr().err
+    assert told.startswith("sentinode: ")
+    assert message in told
+    assert len(told.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    with pytest.raises(sentinode.SentinodeError):
+        main(["info", str(tmp_path / "nowhere.store"), "--debug"])
+
+
+def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sentinode.flows.doctor.doctor", interrupted)
+    assert run("doctor") == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_recipe_fills_what_was_not_typed(kaggle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, recipe = str(tmp_path / "s.store"), tmp_path / "recipe.toml"
+    recipe.write_text('epochs = 1\nprecision = "fp32"\nlr = 0.01\ndihedral = false\n', "utf-8")
+    assert run("pack", str(kaggle), "--out", store, "--groups", str(kaggle / "slides.csv"), "--quiet") == 0
+    capsys.readouterr()
+    words = ("train", store, "--out", str(tmp_path / "run"), "--recipe", str(recipe), "--lr", "0.02", "--quiet", "--json")
+    assert run(*words) == 0
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert (settings["epochs"], settings["lr"], settings["dihedral"], settings["batch"]) == (1, 0.02, False, 64)
+
+
+def test_an_unknown_name_in_a_recipe_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("learning = 1\n", "utf-8")
+    assert run("train", "x", "--out", "y", "--recipe", str(recipe)) == 2
+    assert "found 'learning'" in capsys.readouterr().err
