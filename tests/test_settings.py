@@ -24,7 +24,8 @@ def test_an_unknown_option_is_answered_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"px": "96"}, {"px": 9.6}, {"px": True}, {"ids": "name"}, {"positive": 1}, {"px": 0}, {"px": 4000}, {"workers": 0}]
+    "options",
+    [{"px": "96"}, {"px": 9.6}, {"px": True}, {"ids": "name"}, {"positive": 1}, {"px": 0}, {"px": 4000}, {"workers": 0}],
 )
 def test_a_wrong_type_or_value_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageProblem) as caught:

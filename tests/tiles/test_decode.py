@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.tiles.conftest import Tile, random_tile, tifffile_tiff
 
 from sentinode.tiles import decode
 from sentinode.tiles.decode import Outcome, TileReader, size_of
-from tests.tiles.conftest import Tile, random_tile, tifffile_tiff
 
 PX = 24
 
@@ -30,7 +30,9 @@ def saved(path: Path, image: Image.Image, **options: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("name", "options"), [("a.png", {}), ("a.jpg", {"quality": 75}), ("a.tif", {}), ("b.tif", {"compression": "tiff_lzw"})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.png", {}), ("a.jpg", {"quality": 75}), ("a.tif", {}), ("b.tif", {"compression": "tiff_lzw"})]
+)
 def test_plain_images_are_as_pillow_reads_them(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     path = saved(tmp_path / name, Image.fromarray(random_tile(1)), **options)
     outcome, found = read(path)
@@ -40,7 +42,12 @@ def test_plain_images_are_as_pillow_reads_them(tmp_path: Path, name: str, option
 
 def test_grey_palette_and_cmyk_become_rgb_with_a_note(tmp_path: Path) -> None:
     colour = Image.fromarray(random_tile(1))
-    for mode, name, note in [("L", "a.png", "greyscale"), ("1", "1.png", "greyscale"), ("P", "p.png", "palette"), ("CMYK", "c.jpg", "CMYK")]:
+    for mode, name, note in [
+        ("L", "a.png", "greyscale"),
+        ("1", "1.png", "greyscale"),
+        ("P", "p.png", "palette"),
+        ("CMYK", "c.jpg", "CMYK"),
+    ]:
         path = saved(tmp_path / name, colour.convert(mode))
         outcome, found = read(path)
         assert outcome.note == note
@@ -94,7 +101,9 @@ def test_orientation_is_as_pillow_has_it(tmp_path: Path) -> None:
 
 
 def test_first_of_several_pages_is_noted(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.tif", Image.fromarray(random_tile(1)), save_all=True, append_images=[Image.fromarray(random_tile(2))])
+    path = saved(
+        tmp_path / "a.tif", Image.fromarray(random_tile(1)), save_all=True, append_images=[Image.fromarray(random_tile(2))]
+    )
     outcome, found = read(path)
     assert outcome.note == "first of several pages"
     assert np.array_equal(random_tile(1), found)
@@ -162,8 +171,14 @@ def test_known_headers_are_read_straight_and_unknown_ones_are_not(tmp_path: Path
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(["PNG", "JPEG", "TIFF", "LZW"]), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6), st.floats(0, 1))
-def test_garbled_files_never_raise(tmp_path_factory: pytest.TempPathFactory, kind: str, changes: list[tuple[float, int]], cut: float) -> None:
+@given(
+    st.sampled_from(["PNG", "JPEG", "TIFF", "LZW"]),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=6),
+    st.floats(0, 1),
+)
+def test_garbled_files_never_raise(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, changes: list[tuple[float, int]], cut: float
+) -> None:
     buffer = BytesIO()
     image = Image.fromarray(random_tile(1))
     image.save(buffer, "TIFF", compression="tiff_lzw") if kind == "LZW" else image.save(buffer, kind)

@@ -16,7 +16,15 @@ def written(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
 
 @pytest.mark.parametrize(
     ("name", "stem"),
-    [("a.tif", "a"), ("a.TIFF", "a"), ("slide1.2", "slide1.2"), ("a.b.jpeg", "a.b"), (".png", ".png"), ("x", "x"), ("../é x.png", "../é x")],
+    [
+        ("a.tif", "a"),
+        ("a.TIFF", "a"),
+        ("slide1.2", "slide1.2"),
+        ("a.b.jpeg", "a.b"),
+        (".png", ".png"),
+        ("x", "x"),
+        ("../é x.png", "../é x"),
+    ],
 )
 def test_only_an_images_extension_is_dropped(name: str, stem: str) -> None:
     assert without_extension(name) == stem
