@@ -42,9 +42,9 @@ BROKEN = (
     RuntimeError,
     MemoryError,
     Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
+    Warning,
 )
-"""What Pillow's readers are known to raise on bytes that are no image."""
+"""What Pillow's readers are known to raise on bytes that are no image; warnings where Python was told to raise them."""
 READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 HEADERS_KEPT = 4096
 """How many different headers are remembered."""

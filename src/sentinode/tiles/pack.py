@@ -17,7 +17,7 @@ from PIL import Image
 
 from sentinode.errors import SourceProblem, UsageProblem, shown
 from sentinode.progress import Progress
-from sentinode.run import claim_folder, disk_problems, is_leftover, read_json, write_json
+from sentinode.run import claim_folder, clear_folder, disk_problems, is_leftover, read_json, write_json
 from sentinode.settings import PackSettings, settings_from
 from sentinode.tiles import journal
 from sentinode.tiles.decode import Outcome, TileReader, tile_digest
@@ -90,13 +90,14 @@ def pack(
             progress.say(f"{done.last:,} of {plan.n:,} tiles are already packed")
         with StoreWriter(out, plan.px, done.n_kept) as writer:
             write_blocks(plan, writer, done, progress)
-            if not done.n_kept:
-                reasons = Counter(reason for reason, _ in done.refused.values())
-                raise SourceProblem(
-                    "at least one tile that can be read", listed(reasons), "look at the files; nothing was packed"
-                )
-            columns, record = summary(plan, done, inputs)
-            writer.finish(columns, record)
+            if done.n_kept:
+                columns, record = summary(plan, done, inputs)
+                writer.finish(columns, record)
+        if not done.n_kept:
+            clear_folder(out)
+            out.rmdir()
+            reasons = Counter(reason for reason, _ in done.refused.values())
+            raise SourceProblem("at least one tile that can be read", listed(reasons), "look at the files; nothing was packed")
         tidy(out)
     store = open_store(out)
     say_result(store, progress)

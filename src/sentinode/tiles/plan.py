@@ -60,11 +60,11 @@ def plan_pack(sources: tuple[str | Path, ...], settings: PackSettings, scratch: 
 
 
 def measure(listings: list[Listing]) -> int:
-    """Return the most common edge among the first readable square tiles."""
+    """Return the most common edge among the first readable square tiles; over half of them settle it early."""
     sizes: Counter[int] = Counter()
     for listing in listings:
         for path in listing.paths:
-            if sizes.total() == MEASURED:
+            if sizes.total() == MEASURED or max(sizes.values(), default=0) > MEASURED // 2:
                 break
             size = (listing.pair.px,) * 2 if listing.pair else size_of(listing.root + path)
             if size is not None and size[0] == size[1]:

@@ -124,7 +124,7 @@ def list_folder(path: Path, kind: str) -> Listing:
 
 def list_classes(path: Path, inside: Folder) -> Listing:
     """List class folders: a folder's name is the label of what lies in it, at any depth; deeper links to folders stay out."""
-    listing = Listing(path.name, "class folders", f"{path}{os.sep}", ignored=inside.ignored)
+    listing = Listing(path.name, "class folders", f"{path}{os.sep}")
     take_note(listing, inside, "")
     for label in sorted(inside.folders):
         waiting = [label]

@@ -152,7 +152,9 @@ class StoreWriter:
         types = {"label": pa.int8(), "width": pa.int32(), "height": pa.int32()}
         table = pa.table({name: pa.array(columns[name], types.get(name, pa.string())) for name in COLUMNS})
         with replacing(self.path / "rows.parquet") as temporary:
-            pq.write_table(table, temporary, compression="zstd", use_dictionary=["group", "source", "note"])
+            pq.write_table(
+                table, temporary, compression="zstd", use_dictionary=["group", "source", "note"], write_statistics=False
+            )
         self._start_flush()
         digest = whole_digest(columns, self.px, record["classes"])
         with disk_problems(self.path):
@@ -178,6 +180,8 @@ def open_store(path: str | Path) -> Store:
     StoreProblem
         If there is no finished store, it has another version, or its three files do not agree.
     """
+    import pyarrow.parquet as pq
+
     path = Path(path)
     if not (path / "store.json").is_file():
         unfinished = (path / UNFINISHED).exists()
@@ -196,7 +200,7 @@ def open_store(path: str | Path) -> Store:
     again = "pack it again; a file has been changed or cut"
     try:
         tiles = np.load(path / "tiles.npy", mmap_mode="r", allow_pickle=False)
-        rows = pd.read_parquet(path / "rows.parquet")
+        rows: pd.DataFrame = pq.ParquetFile(path / "rows.parquet").read(use_threads=False).to_pandas()
         classes, digest, shape = tuple(record["classes"]), str(record["digest"]), (record["n"], record["px"], record["px"], 3)
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         raise StoreProblem(f"three readable files in {shown(path)}", f"{type(error).__name__}: {shown(error)}", again) from error
