@@ -190,7 +190,8 @@ def floor_column(scores: pd.DataFrame) -> npt.NDArray[np.float64] | None:
 
 def submit(run: Run, tiles: Path, target: Path, quiet: bool) -> Path | None:
     """Write a submission if the folder has unlabelled tiles as Kaggle has them; return it."""
-    if not (tiles / "test").is_dir() or not (tiles / "train_labels.csv").is_file():
+    test = tiles / "test"
+    if not (tiles / "train_labels.csv").is_file() or not test.is_dir() or not any(test.iterdir()):
         return None
     predict(run.path, tiles, out=target, submission=True, quiet=quiet)
     return target
