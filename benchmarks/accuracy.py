@@ -12,12 +12,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from benchmarks.records import Figure, Record, conditions
 from benchmarks.suite import finish, parser
 from sentinode.run import read_json
 
 SEEDS = (0, 1, 2)
 """The first is the one quoted."""
+KEPT_OF_RUN = ("settings", "data", "best_epoch", "stopped_by", "valid", "cost", "plan", "warnings")
+"""What the record keeps of run.json."""
+KEPT_OF_JUDGEMENT = ("figures", "floor", "protocol", "threshold", "n", "warnings")
+"""What the record keeps of judgement.json."""
 
 
 def one_seed(store: Path, judge: Path, folder: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -33,20 +40,29 @@ def one_seed(store: Path, judge: Path, folder: Path, seed: int, options: argpars
     record, judged = read_json(run / "run.json"), read_json(folder / f"judged{seed}" / "judgement.json")
     return {
         "seed": seed,
-        "n": record.get("n_train", 0),
+        "n": record["data"]["train"]["n"],
         "seconds": seconds,
-        "run": record,
-        "judgement": judged,
-        "random_auroc": valid_auroc(run),
-        "judged_auroc": judged["auroc"]["estimate"],
+        "random_auroc": record["valid"]["auroc"],
+        "random_floor": floor_on_valid(run, store),
+        "judged_auroc": judged["figures"]["auroc"]["estimate"],
+        "judged_floor": judged["floor"]["auroc"]["estimate"],
+        "run": {name: record[name] for name in KEPT_OF_RUN},
+        "judgement": {name: judged[name] for name in KEPT_OF_JUDGEMENT},
     }
 
 
-def valid_auroc(run: Path) -> float:
-    """Return the best validation AUROC of a run, from its history: the epoch that was kept."""
-    import pandas as pd
+def floor_on_valid(run: Path, store: Path) -> float:
+    """Return the AUROC of colour alone on the tiles that chose the epoch, fitted on those that trained."""
+    from sklearn.metrics import roc_auc_score
 
-    return float(pd.read_csv(run / "history.csv")["valid_auroc"].max())
+    from sentinode.fit.probe import colour_histogram, load_floor
+    from sentinode.tiles.store import open_store
+
+    opened, chose = open_store(store), pd.read_parquet(run / "valid.parquet", columns=["id", "label"])
+    where = pd.Series(np.arange(len(opened)), index=opened.rows["id"].astype(str))
+    rows = where.loc[chose["id"].astype(str)].to_numpy()
+    floor = load_floor(run / "floor.npz").probability(colour_histogram(opened.tiles, rows))
+    return float(roc_auc_score(chose["label"], floor))
 
 
 def summary(values: list[float], bar: float) -> Figure:
@@ -80,6 +96,8 @@ def measure(options: argparse.Namespace) -> Record:
         figures={
             "random": summary([m["random_auroc"] for m in raw], 0.955),
             "judged": summary([m["judged_auroc"] for m in raw], 0.930),
+            "random_floor": Figure(raw[0]["random_floor"], f"{raw[0]['random_floor']:.3f}", "AUROC"),
+            "judged_floor": Figure(raw[0]["judged_floor"], f"{raw[0]['judged_floor']:.3f}", "AUROC"),
             "minutes": Figure(minutes, f"{minutes:.1f} minutes"),
         },
         conditions=started | {"digests": digests},
