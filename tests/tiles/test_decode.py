@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.tiles.conftest import Tile, random_tile, tifffile_tiff
 
 from sentinode.tiles import decode
 from sentinode.tiles.decode import Outcome, TileReader, size_of
+from tests.tiles.conftest import Tile, random_tile, tifffile_tiff
 
 PX = 24
 

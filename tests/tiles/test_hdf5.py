@@ -10,11 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from tests.tiles.conftest import random_tile
 
 from sentinode.errors import MachineProblem, SourceProblem
 from sentinode.tiles.hdf5 import find_pairs, open_pair
 from sentinode.tiles.pack import pack
+from tests.tiles.conftest import random_tile
 
 Make = Callable[..., Path]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.tiles.conftest import random_tile
 
 from sentinode.errors import StoreProblem
 from sentinode.tiles.info import info
 from sentinode.tiles.pack import pack
+from tests.tiles.conftest import random_tile
 
 Make = Callable[..., Path]
 

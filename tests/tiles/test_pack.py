@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.tiles.conftest import random_tile, tifffile_tiff
 
 import sentinode
 from sentinode.errors import MachineProblem, SentinodeError, SourceProblem, StoreProblem, UsageProblem
@@ -21,6 +20,7 @@ from sentinode.settings import PackSettings
 from sentinode.tiles.info import info
 from sentinode.tiles.pack import open_or_pack, pack
 from sentinode.tiles.store import open_store, verify
+from tests.tiles.conftest import random_tile, tifffile_tiff
 
 Make = Callable[..., Path]
 FILES = ["rows.parquet", "store.json", "tiles.npy"]

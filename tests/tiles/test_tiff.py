@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tests.tiles.conftest import Tile, random_tile, tifffile_tiff
 
 from sentinode.tiles.decode import BROKEN
 from sentinode.tiles.tiff import Layout, plain_layout
+from tests.tiles.conftest import Tile, random_tile, tifffile_tiff
 
 
 def pixels(data: bytes, layout: Layout) -> Tile:
