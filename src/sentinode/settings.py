@@ -46,7 +46,7 @@ class TrainSettings:
     )
     valid_share: float = option(0.2, "Share of the tiles that chooses (epoch, threshold), where no --valid is given.")
     sample: str = option("100%", "Train on a stratified, nested sample: 5%, 0.05 or 2000 tiles.")
-    epochs: int = option(30, "Passes over the training tiles.")
+    epochs: int = option(40, "Passes over the training tiles.")
     minutes: float | None = option(
         None, "Stop in time, validation included, with the best model so far; the schedule follows the clock."
     )
@@ -58,7 +58,7 @@ class TrainSettings:
     warmup: float = option(0.1, "Share of the training in which the rate rises; then it falls along a cosine.")
     balance: bool = option(True, "Weigh the classes equally in the loss; probabilities keep the true prevalence.")
     dihedral: bool = option(True, "Augment with the eight rotations and reflections.")
-    colour: float = option(1.0, "Strength of the colour augmentation; 0 switches it off.")
+    colour: float = option(0.1, "Strength of the colour augmentation; 0 switches it off.")
     jpeg: float = option(0.0, "Share of the tiles that are recompressed as JPEG, quality 50 to 95.")
     dropout: float = option(0.3, "Dropout before the dense head.")
     ema: float = option(0.995, "Decay of the running mean of the weights that is judged and kept; 0 keeps the last weights.")

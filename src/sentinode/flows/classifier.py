@@ -43,7 +43,7 @@ class TileClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        epochs: int = 30,
+        epochs: int = 40,
         minutes: float | None = None,
         lr: float = 3e-3,
         batch: int = 64,

@@ -31,6 +31,8 @@ from sentinode.tiles.synth import synthesise, write_kaggle_folder
 
 TRAIN_SLIDES, JUDGE_SLIDES, TEST_SLIDES, TILES = 30, 10, 1, 100
 """Synthetic slides that train, judge and stay unlabelled, and tiles of each slide."""
+DIFFICULTY = 0.8
+"""Of the tissue: hard enough that some tiles are wrong, and worth a look."""
 MINUTES = 1.2
 """Of training; the rest of the two minutes packs, judges and draws."""
 PROTOCOLS = {"random": "random tiles", "grouped": "grouped"}
@@ -147,9 +149,9 @@ def quickstart(
 
 def make_tissue(folder: Path, seed: int) -> None:
     """Write `tissue/` (slides that train, and one without labels in its test/) and `held-out/` (other slides, to judge on)."""
-    known = synthesise(TRAIN_SLIDES + TEST_SLIDES, TILES, seed=2 * seed)
+    known = synthesise(TRAIN_SLIDES + TEST_SLIDES, TILES, difficulty=DIFFICULTY, seed=2 * seed)
     write_kaggle_folder(folder / "tissue", known, n_unlabelled=TEST_SLIDES * TILES)
-    write_kaggle_folder(folder / "held-out", synthesise(JUDGE_SLIDES, TILES, seed=2 * seed + 1))
+    write_kaggle_folder(folder / "held-out", synthesise(JUDGE_SLIDES, TILES, difficulty=DIFFICULTY, seed=2 * seed + 1))
 
 
 def slides_beside(tiles: Path) -> str | None:
