@@ -10,7 +10,7 @@ from sentinode.tiles.listing import Listing
 def listing(*labels: str, fixed: bool = False, name: str = "s") -> Listing:
     count = len(labels)
     ids = [f"{name}{i}" for i in range(count)]
-    return Listing(name, "class folders", "", ids, [f"{i}.png" for i in ids], list(labels), [""] * count, fixed=fixed)
+    return Listing(name, "class folders", "", "", ids, [f"{i}.png" for i in ids], list(labels), [""] * count, fixed=fixed)
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,9 @@ def test_known_headers_are_read_straight_and_unknown_ones_are_not(tmp_path: Path
         assert not reader.read_known(str(path), reader.header(), memoryview(slot))
 
 
+CHANGE = st.tuples(st.floats(0, 1), st.integers(0, 255))
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(["PNG", "JPEG", "TIFF", "LZW"]),

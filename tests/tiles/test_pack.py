@@ -150,6 +150,9 @@ def test_nasty_names_are_printed_safely(images: Make, tmp_path: Path) -> None:
     assert all(character.isprintable() or character == "\n" for character in text)
 
 
+ANY_NAME = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     names=st.lists(
@@ -194,12 +197,19 @@ def test_an_existing_folder_is_never_overwritten_unasked(images: Make, tmp_path:
         pack(folder, out=out, resume=True, quiet=True)
     assert contents(out) == before
     assert len(pack(folder, out=out, overwrite=True, quiet=True)) == 3
-    for flags in ({}, {"resume": True}, {"overwrite": True}):
+    for resume, overwrite in ((False, False), (True, False), (False, True)):
         with pytest.raises(UsageProblem, match="did not write"):
-            pack(folder, out=folder, quiet=True, **flags)
+            pack(folder, out=folder, quiet=True, resume=resume, overwrite=overwrite)
 
 
-def test_an_unknown_option_and_a_broken_store_are_answered(images: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "value"), [("px", 0), ("px", 4000), ("workers", 0), ("px", "96")])
+def test_a_number_that_means_nothing_is_refused(images: Make, tmp_path: Path, name: str, value: object) -> None:
+    with pytest.raises(UsageProblem, match=name):
+        pack(images("x", 1), out=tmp_path / "s.store", **{name: value})  # type: ignore[arg-type]
+    assert not (tmp_path / "s.store").exists()
+
+
+def test_an_unknown_option_is_answered(images: Make, tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match="positive"):
         pack(images("x", 1), out=tmp_path / "s.store", postive="1")
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,10 @@ def lines(out: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
 
+def reached(out: Path, enough: int) -> bool:
+    return lines(out) >= enough
+
+
 def contents(store: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in store.iterdir()}
 
@@ -86,7 +91,8 @@ def test_killed_again_and_again(
     out = tmp_path / "s.store"
     for enough in (0, 1, 7, 13):
         process = start(source, out)
-        wait_for(lambda enough=enough: (out / "unfinished.json").exists() and lines(out) >= enough)
+        wait_for(lambda: (out / "unfinished.json").exists())
+        wait_for(partial(reached, out, enough))
         process.kill()
         process.wait()
         with pytest.raises(StoreProblem, match="not finished"):

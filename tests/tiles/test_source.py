@@ -31,7 +31,7 @@ def test_kaggle_folder(kaggle: Make) -> None:
     assert listing.ids == sorted(listing.ids)
     table = dict(line.split(",") for line in (root / "train_labels.csv").read_text().split()[1:])
     assert dict(zip(listing.ids, listing.labels, strict=True)) == table
-    assert listing.paths[0] == f"train/{listing.ids[0]}.tif"
+    assert listing.place(0) == f"train/{listing.ids[0]}.tif"
     assert listed(root / "test")[0].labels == [""]
 
 

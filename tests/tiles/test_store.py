@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 
 from sentinode.errors import StoreProblem
 from sentinode.tiles.pack import pack
-from sentinode.tiles.store import HEADER_BYTES, Store, npy_header, open_store, stream_blocks, verify, whole_digest
+from sentinode.tiles.store import HEADER_BYTES, Store, WholeDigest, npy_header, open_store, stream_blocks, verify
 
 Make = Callable[..., Path]
 
@@ -91,19 +92,23 @@ def test_verify_names_the_first_bad_tile_and_the_count(store: Store) -> None:
 
 @pytest.mark.parametrize("column", ["id", "label", "group"])
 def test_verify_sees_changed_rows(store: Store, column: str) -> None:
-    rows = store.rows.copy()
-    rows.loc[3, column] = 1 - rows.loc[3, column] if column == "label" else "other"  # type: ignore[operator]
+    values = store.rows[column].tolist()
+    values[3] = 1 - values[3] if column == "label" else "other"
+    rows = store.rows.assign(**{column: pd.Series(values, dtype=store.rows[column].dtype)})
     rows.to_parquet(store.path / "rows.parquet")
     with pytest.raises(StoreProblem, match="other ids, labels or groups"):
         verify(store.path, quiet=True)
 
 
 def test_the_whole_digest_tells_apart_what_joins_to_the_same_text() -> None:
-    one = {"id": ["a", "b"], "label": [0, 1], "group": ["x", ""], "digest": ["d", "e"]}
-    for other in ({"id": ["ab", ""]}, {"label": [1, 0]}, {"group": ["", "x"]}, {"digest": ["de", ""]}):
-        assert whole_digest(one, 24, ("0", "1")) != whole_digest({**one, **other}, 24, ("0", "1"))
-    assert whole_digest(one, 24, ("0", "1")) != whole_digest(one, 24, ("1", "0"))
-    assert whole_digest(one, 24, ("0", "1")) != whole_digest(one, 25, ("0", "1"))
+    def whole(px: int = 24, classes: tuple[str, str] = ("0", "1"), **other: list[Any]) -> str:
+        total = WholeDigest(px, classes)
+        total.feed({"id": ["a", "b"], "label": [0, 1], "group": ["x", ""], "digest": ["d", "e"], **other})
+        return total.hex()
+
+    found = [whole(), whole(id=["ab", ""]), whole(label=[1, 0]), whole(group=["", "x"]), whole(digest=["de", ""])]
+    found += [whole(px=25), whole(classes=("1", "0"))]
+    assert len(set(found)) == len(found)
 
 
 def test_streaming_gives_all_tiles_in_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,3 +116,13 @@ def test_streaming_gives_all_tiles_in_order(store: Store, monkeypatch: pytest.Mo
     parts = list(stream_blocks(store))
     assert [first for first, _ in parts] == [0, 7, 14]
     assert np.array_equal(np.concatenate([tiles for _, tiles in parts]), store.tiles)
+
+
+def test_rows_in_several_batches_are_one_table(kaggle: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = kaggle(30)
+    whole = pack(root, out=tmp_path / "whole.store", quiet=True)
+    for module in ("store", "plan"):
+        monkeypatch.setattr(f"sentinode.tiles.{module}.ROWS_A_BATCH", 7)
+    parts = pack(root, out=tmp_path / "parts.store", quiet=True)
+    pd.testing.assert_frame_equal(whole.rows, parts.rows)
+    verify(parts, quiet=True)

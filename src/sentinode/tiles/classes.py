@@ -38,7 +38,7 @@ def choose_classes(listings: list[Listing], positive: str | None) -> Classes:
         here = Counter(listing.labels)
         for name in here:
             if name and name not in first:
-                first[name] = f"{listing.name}/{listing.paths[listing.labels.index(name)]}"
+                first[name] = f"{listing.name}/{listing.place(listing.labels.index(name))}"
         counts.update(here)
     counts.pop("", None)
     known = sorted(counts)

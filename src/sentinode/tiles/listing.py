@@ -29,12 +29,14 @@ class Quarantined(NamedTuple):
 class Listing:
     """The tiles of one source in order of id.
 
-    `ids`, `paths` (in the source, with /), `labels` and `groups` are parallel; "" is unknown. `indices` are rows of an HDF5 file.
+    `ids`, `paths` (below `root`, with /), `labels` and `groups` are parallel; "" is unknown. `prefix` leads from the source to
+    `root`. `indices` are rows of an HDF5 file.
     """
 
     name: str
     kind: str
     root: str
+    prefix: str = ""
     ids: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -45,6 +47,10 @@ class Listing:
     ignored: int = 0
     pair: Pair | None = None
     indices: list[int] = field(default_factory=list)
+
+    def place(self, i: int) -> str:
+        """Return the path of tile `i` in its source, with /."""
+        return self.prefix + self.paths[i]
 
     def add(self, name: str, path: str, label: str, group: str = "") -> None:
         """Take one tile."""

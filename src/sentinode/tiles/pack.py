@@ -23,7 +23,7 @@ from sentinode.tiles import journal
 from sentinode.tiles.decode import Outcome, TileReader, tile_digest
 from sentinode.tiles.journal import Block
 from sentinode.tiles.listing import Listing
-from sentinode.tiles.plan import Plan, fingerprint, plan_pack, summary
+from sentinode.tiles.plan import Plan, fingerprint, plan_pack, row_batches, store_record
 from sentinode.tiles.store import FORMAT, HEADER_BYTES, UNFINISHED, Store, StoreWriter, open_store, usable_cores
 
 BLOCK_BYTES = 1 << 20
@@ -91,14 +91,14 @@ def pack(
         with StoreWriter(out, plan.px, done.n_kept) as writer:
             write_blocks(plan, writer, done, progress)
             if done.n_kept:
-                columns, record = summary(plan, done, inputs)
-                writer.finish(columns, record)
+                writer.finish(row_batches(plan, done), store_record(plan, done, inputs))
         if not done.n_kept:
             clear_folder(out)
             out.rmdir()
             reasons = Counter(reason for reason, _ in done.refused.values())
             raise SourceProblem("at least one tile that can be read", listed(reasons), "look at the files; nothing was packed")
         tidy(out)
+        del plan, done
     store = open_store(out)
     say_result(store, progress)
     return store

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
@@ -19,7 +21,7 @@ from sentinode.tiles.groups import join_groups
 from sentinode.tiles.journal import Block
 from sentinode.tiles.listing import Listing
 from sentinode.tiles.source import list_sources
-from sentinode.tiles.store import FORMAT
+from sentinode.tiles.store import FORMAT, ROWS_A_BATCH
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,15 @@ class Plan:
         """Number of tiles listed."""
         return self.starts[-1]
 
+    def place(self, i: int) -> tuple[str, str]:
+        """Return the source and the path of listed tile `i`."""
+        which = bisect_right(self.starts, i) - 1
+        return self.listings[which].name, self.listings[which].place(i - self.starts[which])
+
     def column(self, name: str) -> list[str]:
         """Return ids, paths, labels or groups over all sources."""
-        return [value for listing in self.listings for value in getattr(listing, name)]
+        first: list[str] = getattr(self.listings[0], name)
+        return first if len(self.listings) == 1 else [value for listing in self.listings for value in getattr(listing, name)]
 
 
 def plan_pack(sources: tuple[str | Path, ...], settings: PackSettings, scratch: ExitStack) -> Plan:
@@ -85,7 +93,9 @@ def fingerprint(plan: Plan) -> str:
     total = hashlib.sha256(json.dumps([FORMAT, plan.px, plan.settings.px, plan.classes.names, PIL.__version__]).encode())
     for listing, start in zip(plan.listings, plan.starts, strict=False):
         total.update(
-            json.dumps([listing.name, listing.kind, listing.pair.n_bytes if listing.pair else 0, listing.quarantined]).encode()
+            json.dumps(
+                [listing.name, listing.kind, listing.prefix, listing.pair.n_bytes if listing.pair else 0, listing.quarantined]
+            ).encode()
         )
         codes = plan.classes.codes
         for at in range(0, len(listing.ids), 4096):
@@ -95,45 +105,57 @@ def fingerprint(plan: Plan) -> str:
     return total.hexdigest()
 
 
-def summary(plan: Plan, done: Block, inputs: str) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Return the columns of rows.parquet and what store.json says."""
-    kept = [i for i in range(plan.n) if i not in done.refused] if done.refused else range(plan.n)
-    ids, paths, names = plan.column("ids"), plan.column("paths"), plan.column("labels")
-    source = [listing.name for listing in plan.listings for _ in listing.ids]
-    digests = done.digests.hex()
-    square = (plan.px, plan.px)
-    columns: dict[str, list[Any]] = {
-        "id": [ids[i] for i in kept],
-        "label": [plan.classes.codes[names[i]] for i in kept],
-        "group": [plan.groups[i] for i in kept],
-        "source": [source[i] for i in kept],
-        "path": [paths[i] for i in kept],
-        "digest": [digests[at : at + 32] for at in range(0, len(digests), 32)],
-        "width": [done.sizes.get(i, square)[0] for i in kept],
-        "height": [done.sizes.get(i, square)[1] for i in kept],
-        "note": [done.notes.get(i, "") for i in kept],
-    }
-    labels = Counter(columns["label"])
+def kept_rows(plan: Plan, done: Block) -> Sequence[int]:
+    """Return the numbers of the listed tiles that are in the store."""
+    return [i for i in range(plan.n) if i not in done.refused] if done.refused else range(plan.n)
+
+
+def row_batches(plan: Plan, done: Block) -> Iterator[dict[str, list[Any]]]:
+    """Yield the columns of rows.parquet, `ROWS_A_BATCH` rows at a time, so that the whole table is never in memory."""
+    ids, names = plan.column("ids"), plan.column("labels")
+    kept = kept_rows(plan, done)
+    codes, square = plan.classes.codes, (plan.px, plan.px)
+    for start in range(0, len(kept), ROWS_A_BATCH):
+        rows = kept[start : start + ROWS_A_BATCH]
+        digests = done.digests[start * 16 : (start + len(rows)) * 16].hex()
+        places = [plan.place(i) for i in rows]
+        sizes = [done.sizes.get(i, square) for i in rows] if done.sizes else [square] * len(rows)
+        yield {
+            "id": [ids[i] for i in rows],
+            "label": [codes[names[i]] for i in rows],
+            "group": [plan.groups[i] for i in rows],
+            "source": [source for source, _ in places],
+            "path": [path for _, path in places],
+            "digest": [digests[at : at + 32] for at in range(0, len(digests), 32)],
+            "width": [width for width, _ in sizes],
+            "height": [height for _, height in sizes],
+            "note": [done.notes.get(i, "") for i in rows],
+        }
+
+
+def store_record(plan: Plan, done: Block, inputs: str) -> dict[str, Any]:
+    """Return what store.json says of what was packed and what was not."""
+    kept = kept_rows(plan, done)
+    names, groups = plan.column("labels"), Counter(plan.groups[i] for i in kept)
+    labels: Counter[int] = Counter()
+    for name, count in Counter(names[i] for i in kept).items():
+        labels[plan.classes.codes[name]] += count
+    without = groups.pop("", 0)
     negative, positive = plan.classes.names
-    refused = [[source[i], paths[i], *why] for i, why in sorted(done.refused.items())]
-    record = {
+    return {
         "classes": [negative, positive],
         "positive": positive,
         "counts": {"negative": labels[0], "positive": labels[1], "unknown": labels[-1]},
         "merged_into_negative": plan.classes.merged,
         "sources": [source_record(listing) for listing in plan.listings],
-        "groups": {
-            "groups": len(set(columns["group"]) - {""}),
-            "tiles_without": columns["group"].count(""),
-            "ids_without_tile": plan.groups_unmatched,
-        },
-        "converted": dict(sorted(Counter(note for note in columns["note"] if note).items())),
-        "quarantined": [list(entry) for listing in plan.listings for entry in listing.quarantined] + refused,
+        "groups": {"groups": len(groups), "tiles_without": without, "ids_without_tile": plan.groups_unmatched},
+        "converted": dict(sorted(Counter(done.notes.values()).items())),
+        "quarantined": [list(entry) for listing in plan.listings for entry in listing.quarantined]
+        + [[*plan.place(i), *why] for i, why in sorted(done.refused.items())],
         "inputs": inputs,
         "settings": {"px": plan.settings.px, "positive": plan.settings.positive, "ids": plan.settings.ids},
         "decoder": "plain TIFF directly, all else by Pillow; digest: first 128 bits of SHA-256 of the RGB bytes",
     }
-    return columns, record
 
 
 def source_record(listing: Listing) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def list_sources(sources: Iterable[str | Path], settings: PackSettings, scratch:
     for listing in listings:
         if settings.ids == "path" and listing.pair is None:
             prefix = f"{listing.name}/" if len(listings) > 1 else ""
-            listing.ids = [prefix + without_extension(path) for path in listing.paths]
+            listing.ids = [prefix + without_extension(listing.prefix + path) for path in listing.paths]
         listing.sort()
     check_unique(listings)
     return listings
@@ -87,8 +87,7 @@ def list_one(path: Path, settings: PackSettings, scratch: ExitStack) -> list[Lis
                 "--labels for a plain folder only", "a Kaggle folder, which has its own", "leave --labels out, or name its train/"
             )
         listing = list_folder(path / "train", "kaggle")
-        listing.name, listing.fixed, listing.root = path.name or "kaggle", True, f"{path}{os.sep}"
-        listing.paths = [f"train/{name}" for name in listing.paths]
+        listing.name, listing.fixed, listing.prefix = path.name or "kaggle", True, "train/"
         label_folder(listing, path / "train_labels.csv")
         return [listing]
     pairs = find_pairs(path)
@@ -117,7 +116,7 @@ def list_folder(path: Path, kind: str) -> Listing:
         )
     count = len(inside.images)
     stems = [name[:-4] if name[-4:] in IMAGE_EXTENSIONS and len(name) > 4 else without_extension(name) for name in inside.images]
-    listing = Listing(path.name, kind, f"{path}{os.sep}", stems, inside.images, [""] * count, [""] * count, labelled=False)
+    listing = Listing(path.name, kind, f"{path}{os.sep}", "", stems, inside.images, [""] * count, [""] * count, labelled=False)
     take_note(listing, inside, "")
     return listing
 
@@ -168,7 +167,7 @@ def label_folder(listing: Listing, table: Path) -> None:
     for i, name in enumerate(listing.ids):
         label = labels.pop(name, "")
         if listing.fixed and label not in FIXED_CLASSES:
-            listing.refuse(listing.paths[i], "label is not a class", f"{label[:40]} in {table.name}")
+            listing.refuse(listing.place(i), "label is not a class", f"{label[:40]} in {table.name}")
         else:
             keep.append(i)
             listing.labels[i] = label
@@ -242,8 +241,8 @@ def check_unique(listings: list[Listing]) -> None:
         return
     places: dict[str, str] = {}
     for listing in listings:
-        for name, path in zip(listing.ids, listing.paths, strict=True):
-            place = f"{listing.name}/{path}"
+        for i, name in enumerate(listing.ids):
+            place = f"{listing.name}/{listing.place(i)}"
             if name in places:
                 raise SourceProblem(
                     "each id once",

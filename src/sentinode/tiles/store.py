@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,8 @@ UNFINISHED = "unfinished.json"
 """Lies in the folder while a store is being packed."""
 COLUMNS = ("id", "label", "group", "source", "path", "digest", "width", "height", "note")
 """Columns of rows.parquet, in order."""
+ROWS_A_BATCH = 1 << 13
+"""Rows that are written at a time; a multiple of the rows that are digested at a time."""
 FLUSH_BYTES = 1 << 23
 """Every so many bytes the disk is asked to begin, so that the last flush is short and memory stays clean."""
 READ_BYTES = 1 << 21
@@ -78,14 +80,31 @@ def npy_header(n: int, px: int) -> bytes:
     return header.getvalue()
 
 
+class WholeDigest:
+    """SHA-256 over px, the classes and id, label, group and digest of each row in order; JSON keeps them apart.
+
+    Feed it rows in batches of `ROWS_A_BATCH` (the last may be shorter).
+    """
+
+    def __init__(self, px: int, classes: Sequence[str]) -> None:
+        self._total = hashlib.sha256(json.dumps([FORMAT, px, list(classes)]).encode())
+
+    def feed(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Take further rows."""
+        for start in range(0, len(columns["id"]), 4096):
+            part = [list(columns[name][start : start + 4096]) for name in ("id", "label", "group", "digest")]
+            self._total.update(json.dumps(part).encode())
+
+    def hex(self) -> str:
+        """Return the digest."""
+        return self._total.hexdigest()
+
+
 def whole_digest(columns: Mapping[str, Sequence[Any]], px: int, classes: Sequence[str]) -> str:
-    """Return SHA-256 over px, the classes and id, label, group and digest of each row in order; JSON keeps them apart."""
-    total = hashlib.sha256(json.dumps([FORMAT, px, list(classes)]).encode())
-    n = len(columns["id"])
-    for start in range(0, n, 4096):
-        part = [list(columns[name][start : start + 4096]) for name in ("id", "label", "group", "digest")]
-        total.update(json.dumps(part).encode())
-    return total.hexdigest()
+    """Return the digest of rows that are all at hand."""
+    total = WholeDigest(px, classes)
+    total.feed(columns)
+    return total.hex()
 
 
 class StoreWriter:
@@ -129,19 +148,17 @@ class StoreWriter:
                 self._flush.result()
         self._flush = self._flusher.submit(os.fsync, self._file.fileno())
 
-    def finish(self, columns: Mapping[str, Sequence[Any]], record: dict[str, Any]) -> None:
+    def finish(self, batches: Iterable[Mapping[str, Sequence[Any]]], record: dict[str, Any]) -> None:
         """Write the true header, rows.parquet and, as the last, store.json.
 
         Parameters
         ----------
-        columns
-            One sequence of n values for each of `COLUMNS`.
+        batches
+            The rows in order, `ROWS_A_BATCH` at a time: one sequence for each of `COLUMNS`.
         record
             What store.json holds beside format, n, px, digest and versions; `classes` is required.
         """
         import PIL
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
         import sentinode
 
@@ -149,20 +166,30 @@ class StoreWriter:
         with disk_problems(self.path):
             self._file.seek(0)
             write_all(self._file, memoryview(npy_header(self.n, self.px)))
-        types = {"label": pa.int8(), "width": pa.int32(), "height": pa.int32()}
-        table = pa.table({name: pa.array(columns[name], types.get(name, pa.string())) for name in COLUMNS})
+        digest = WholeDigest(self.px, record["classes"])
         with replacing(self.path / "rows.parquet") as temporary:
-            pq.write_table(
-                table, temporary, compression="zstd", use_dictionary=["group", "source", "note"], write_statistics=False
-            )
+            write_rows(temporary, batches, digest)
         self._start_flush()
-        digest = whole_digest(columns, self.px, record["classes"])
         with disk_problems(self.path):
             if self._flush is not None:
                 self._flush.result()
         versions = {"sentinode": getattr(sentinode, "__version__", ""), "numpy": np.__version__, "pillow": PIL.__version__}
-        head = {"format": FORMAT, "n": self.n, "px": self.px, "digest": digest}
+        head = {"format": FORMAT, "n": self.n, "px": self.px, "digest": digest.hex()}
         write_json(self.path / "store.json", {**head, **record, "versions": versions})
+
+
+def write_rows(path: Path, batches: Iterable[Mapping[str, Sequence[Any]]], digest: WholeDigest) -> None:
+    """Write rows.parquet batch by batch, and let `digest` see them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"label": pa.int8(), "width": pa.int32(), "height": pa.int32()}
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
+    how: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["group", "source", "note"], "write_statistics": False}
+    with pq.ParquetWriter(path, schema, **how) as writer:
+        for columns in batches:
+            digest.feed(columns)
+            writer.write_table(pa.table({name: pa.array(columns[name], schema.field(name).type) for name in COLUMNS}, schema))
 
 
 def write_all(file: io.FileIO, data: memoryview) -> None:
@@ -275,6 +302,9 @@ def verify(store: Store | str | Path, workers: int | None = None, quiet: bool = 
             f"{len(bad):,} of {len(store):,} tiles with others, the first {shown(store.rows['id'].iloc[bad[0]])} in row {bad[0]}",
             again,
         )
-    columns = {name: store.rows[name].tolist() for name in ("id", "label", "group", "digest")}
-    if whole_digest(columns, store.px, store.classes) != store.digest:
+    total = WholeDigest(store.px, store.classes)
+    for start in range(0, len(store), ROWS_A_BATCH):
+        part = store.rows.iloc[start : start + ROWS_A_BATCH]
+        total.feed({name: part[name].tolist() for name in ("id", "label", "group", "digest")})
+    if total.hex() != store.digest:
         raise StoreProblem(f"rows.parquet of {shown(store.path)} as it was packed", "other ids, labels or groups", again)
