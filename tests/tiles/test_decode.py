@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sentinode.tiles import decode
-from sentinode.tiles.decode import Outcome, TileReader, size_of
+from sentinode.tiles.decode import Outcome, TileReader, size_of, tile_digest
 from tests.tiles.conftest import Tile, random_tile, tifffile_tiff
 
 PX = 24
@@ -192,3 +192,9 @@ def test_garbled_files_never_raise(
     path.write_bytes(data[: int(len(data) * (1 - cut / 4))])
     outcome, _ = read(path)
     assert outcome.reason or (outcome.width, outcome.height) == (PX, PX)
+
+
+def test_the_digest_is_xxh3_as_its_specification_has_it() -> None:
+    """The published value of XXH3-128 of no bytes, seed 0."""
+    assert tile_digest(b"").hex() == "99aa06d3014798d86001c324468d497f"
+    assert tile_digest(b"\x00" * 27_648) != tile_digest(b"\x00" * 27_647 + b"\x01")

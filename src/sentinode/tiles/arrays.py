@@ -1,12 +1,12 @@
 """Arrays as a store that is on no disk: what `TileClassifier` and notebooks train on."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sentinode.tiles.decode import tile_digest
 from sentinode.tiles.store import Store, Tiles, whole_digest
 
 
@@ -29,7 +29,7 @@ def store_of(tiles: Tiles, labels: npt.NDArray[np.int8], groups: list[str] | Non
             "group": groups if groups is not None else [""] * len(tiles),
             "source": "array",
             "path": "",
-            "digest": [hashlib.sha256(tile.tobytes()).hexdigest()[:32] for tile in tiles],
+            "digest": [tile_digest(tile.tobytes()).hex() for tile in tiles],
             "width": tiles.shape[2],
             "height": tiles.shape[1],
             "note": "",

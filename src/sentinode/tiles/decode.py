@@ -6,7 +6,6 @@ tag is applied and the EXIF orientation of JPEG and PNG is not; colour profiles 
 opened.
 """
 
-import hashlib
 import os
 import struct
 import zlib
@@ -15,6 +14,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import xxhash
 from PIL import Image, UnidentifiedImageError
 
 from sentinode.tiles.tiff import plain_layout
@@ -68,8 +68,11 @@ def refused(reason: str, detail: str = "") -> Outcome:
 
 
 def tile_digest(pixels: "Buffer") -> bytes:
-    """Return the first 128 bits of SHA-256 over the raw pixels (RGB, row by row)."""
-    return hashlib.sha256(pixels).digest()[:16]
+    """Return XXH3, 16 bytes, of a tile's raw pixels: it tells tiles apart and finds damage; it is no seal against a forger.
+
+    SHA-256 with the processor's instructions takes as long as reading the file; this takes a fiftieth of it.
+    """
+    return xxhash.xxh3_128_digest(pixels)
 
 
 class TileReader:

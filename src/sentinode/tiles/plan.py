@@ -154,7 +154,7 @@ def store_record(plan: Plan, done: Block, inputs: str) -> dict[str, Any]:
         + [[*plan.place(i), *why] for i, why in sorted(done.refused.items())],
         "inputs": inputs,
         "settings": {"px": plan.settings.px, "positive": plan.settings.positive, "ids": plan.settings.ids},
-        "decoder": "plain TIFF directly, all else by Pillow; digest: first 128 bits of SHA-256 of the RGB bytes",
+        "decoder": "plain TIFF directly, all else by Pillow; digest: XXH3-128 of the RGB bytes",
     }
 
 
