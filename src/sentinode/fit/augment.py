@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sentinode.fit.jpeg import recompress
-from sentinode.nets.forward import normalise, view
+from sentinode.nets.forward import normalise_in_place, view
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G, B in luminance (ITU-R BT.601)."""
@@ -84,7 +84,7 @@ def augmented(tiles: Tensor, mean: Tensor, std: Tensor, augmentation: Augmentati
         if len(quality):
             x[where] = recompress(x[where], quality)
     if not augmentation.colour:
-        return normalise(x, mean, std)
+        return normalise_in_place(x, mean, std)
     matrix, offset = (t.to(x.device) for t in colour_transforms(n, augmentation.colour, generator))
     x = torch.baddbmm((offset - mean) / std, x.reshape(n, -1, 3), matrix / (255 * std))
     return x.reshape(n, height, width, 3).permute(0, 3, 1, 2)

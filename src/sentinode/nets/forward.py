@@ -40,11 +40,17 @@ def view(tiles: Tensor, number: int) -> Tensor:
 
 def normalise(tiles: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return float32 [n, 3, h, w], channels-last, of tiles [n, h, w, 3] with values 0 to 255."""
+    return normalise_in_place(tiles.to(torch.float32, copy=True, memory_format=torch.contiguous_format), mean, std)
+
+
+def normalise_in_place(tiles: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return `normalise` of contiguous float32 tiles [n, h, w, 3] in their own memory."""
     n, height, width, channels = tiles.shape
     # A row of a tile as one run of 3 * w numbers vectorises; a factor broadcast over 3 numbers is 6 times slower on a CPU.
-    rows = tiles.reshape(n, height, width * channels).to(torch.float32)
+    rows = tiles.view(n, height, width * channels)
     scale, shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)
-    return torch.addcmul(shift, rows, scale).view(n, height, width, channels).permute(0, 3, 1, 2)
+    torch.addcmul(shift, rows, scale, out=rows)
+    return tiles.permute(0, 3, 1, 2)
 
 
 def placed(model: nn.Module, device: torch.device | str) -> nn.Module:
