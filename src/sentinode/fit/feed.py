@@ -42,7 +42,7 @@ class Feed:
         """Return tiles uint8 [k, px, px, 3] at `positions` (0 to n - 1), on the device where resident."""
         rows = self.rows[positions]
         if isinstance(self.tiles, Tensor):
-            return self.tiles[torch.from_numpy(rows).to(self.tiles.device)]
+            return self.tiles.index_select(0, torch.from_numpy(rows).to(self.tiles.device))
         return torch.from_numpy(self.tiles[rows])
 
     def batches(self, order: list[npt.NDArray[np.int64]]) -> Iterator[tuple[Tensor, Tensor]]:
