@@ -1,0 +1,76 @@
+"""What no plain use of torch can beat: the network's convolutions alone, and with its pooling, forward and backward.
+
+Inside the clock is each layer's kernel, one after the other, on tensors that are in memory in the best layout (channels-last, 32
+tiles); no normalisation, activation, head, loss, optimiser, augmentation or feeding. The whole of training must be slower, so these are
+bounds on its tiles a second, and on its share of the convolution peak measured beside them.
+"""
+
+import time
+from collections.abc import Callable
+
+from benchmarks.clock import Measured, in_turn, spread
+from benchmarks.records import Record, conditions, figure
+from benchmarks.suite import clock_of, finish, parser
+from sentinode.machine.memory import set_allocator
+from sentinode.machine.probe import convolution_peak
+
+LAYERS = ((3, 32, 96), (32, 64, 48), (64, 128, 24))
+"""Channels in, channels out, edge of the maps: the blocks of simple-cnn at 96x96."""
+TILES = 32
+"""Tiles a call: the plan's micro-batch."""
+VARIANTS = {
+    "convolutions_bf16": "convolutions alone, bf16",
+    "with_pooling_bf16": "convolutions and torch's maximum pooling, bf16",
+    "convolutions_fp32": "convolutions alone, fp32",
+    "with_pooling_fp32": "convolutions and torch's maximum pooling, fp32",
+}
+
+
+def kernels(precision: str, *, pooling: bool, calls: int) -> Callable[[], Measured]:
+    """Return a function that times `calls` rounds of the kernels of one precision."""
+    import torch
+    from torch.nn import functional
+
+    kind = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    layers = []
+    for c_in, c_out, px in LAYERS:
+        x = torch.randn(TILES, c_in, px, px, dtype=kind).contiguous(memory_format=torch.channels_last)
+        w = torch.randn(c_out, c_in, 3, 3, dtype=kind).contiguous(memory_format=torch.channels_last)
+        layers.append((x.requires_grad_(c_in > 3), w.requires_grad_()))
+
+    def once() -> None:
+        for x, w in layers:
+            y = functional.conv2d(x, w, padding=1)
+            y = functional.max_pool2d(y, 2) if pooling else y
+            y.backward(torch.ones_like(y))  # type: ignore[no-untyped-call]
+            x.grad = w.grad = None
+
+    def timed() -> Measured:
+        once()
+        start = time.perf_counter()
+        for _ in range(calls):
+            once()
+        seconds = time.perf_counter() - start
+        flop = sum((2 if a == 3 else 3) * 2 * 9 * a * b * px * px for a, b, px in LAYERS)
+        rate = calls * TILES / seconds
+        return {"seconds": seconds, "n": calls * TILES, "share_of_peak": rate * flop / convolution_peak("cpu", precision)}
+
+    return timed
+
+
+def main() -> None:
+    options = parser(__doc__ or "", repeats=7, tiles=False).parse_args()
+    set_allocator()
+    started = conditions(repeats=options.repeats, tiles_a_call=TILES)
+    calls = 3 if options.quick else 20
+    variants = {name: kernels(name.rsplit("_", 1)[1], pooling=name.startswith("with_pooling"), calls=calls) for name in VARIANTS}
+    raw = in_turn(variants, 2 if options.quick else options.repeats)
+    figures = {name: figure(spread([m["n"] / m["seconds"] for m in raw[name]]), " tiles/s", digits=0) for name in VARIANTS} | {
+        f"share_{name}": figure(spread([100 * m["share_of_peak"] for m in raw[name]]), " %") for name in VARIANTS
+    }
+    notes = ["The first layer needs no gradient of its input: twice its forward work instead of three times."]
+    finish(Record("bound", clock_of(__doc__ or ""), VARIANTS, raw, figures, started, notes), options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What the documents say can be typed: every command line in them parses, and the reference is the command line's own."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from docs.reference import PAGE, reference
+from sentinode.cli import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
+
+
+def command_lines() -> list[str]:
+    """Every line of a fenced block, and every code span, that begins with a verb of `sentinode`."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL):
+            found += [line.split("#")[0].strip() for line in block.splitlines() if line.startswith("sentinode ")]
+        found += re.findall(r"`(sentinode [a-z]+ [^`]+)`", text)
+    return found
+
+
+def test_there_are_command_lines_of_every_verb_of_the_main_job() -> None:
+    assert {shlex.split(line)[1] for line in command_lines()} >= {"pack", "info", "train", "evaluate", "predict"}
+
+
+@pytest.mark.parametrize("line", command_lines())
+def test_every_command_line_in_the_documents_parses(line: str) -> None:
+    words = shlex.split(line)[1:]
+    if "--help" in words:
+        assert words[0] in set(app)
+        return
+    command, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
+    assert command.__name__ == words[0]
+    assert bound.arguments
+
+
+def test_the_reference_is_fresh() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference()
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 200
