@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sentinode.errors import RunProblem, UsageProblem, shown
+from sentinode.errors import RunProblem, SourceProblem, UsageProblem, shown
 from sentinode.infer.ensemble import mean_logit, members_of
 from sentinode.machine.memory import set_allocator
 from sentinode.machine.plan import choose_device
@@ -17,6 +17,9 @@ from sentinode.scores import Scores, probability_of, write_scores, write_submiss
 from sentinode.settings import PredictSettings, settings_from
 from sentinode.tiles.pack import open_or_pack
 from sentinode.tiles.store import Store
+
+LABEL_TROUBLE = {"no image for label", "label is not a class"}
+"""Reasons of the quarantine that concern a table of labels, not an image to score."""
 
 
 def predict(
@@ -61,14 +64,15 @@ def predict(
             "at least one run and then tiles", f"{len(inputs)} inputs", "sentinode predict RUN... INPUT --out scores.csv"
         )
     target, tiles = Path(out), Path(inputs[-1])
-    if target.suffix not in {".csv", ".parquet"}:
-        raise UsageProblem("--out that ends in .csv or .parquet", shown(target.name), "change the ending")
-    if target.exists() and not overwrite:
-        raise UsageProblem(f"a new file for {shown(target)}", "one that exists", "choose another --out, or add --overwrite")
+    check_target(target, submission, overwrite)
+    if settings.batch < 1:
+        raise UsageProblem("batch of at least 1", str(settings.batch), "change --batch")
     if submission and (tiles / "train_labels.csv").is_file() and (tiles / "test").is_dir():
         tiles = tiles / "test"
     runs = [load(run) for run in inputs[:-1]]
     with open_or_pack(tiles, quiet=quiet) as store:
+        if submission:
+            check_whole(tiles, store)
         scores = score_runs(runs, store, settings, quiet=quiet)
     if submission:
         write_submission(target, scores.table["id"].tolist(), scores.table["probability"].to_numpy())
@@ -77,9 +81,36 @@ def predict(
     return scores
 
 
+def check_target(target: Path, submission: bool, overwrite: bool) -> None:
+    """Raise UsageProblem unless the table can be written to `target`."""
+    endings = [".csv"] if submission else [".csv", ".parquet"]
+    if target.suffix not in endings:
+        raise UsageProblem(f"--out that ends in {' or '.join(endings)}", shown(target.name), "change the ending")
+    if target.is_dir():
+        raise UsageProblem(f"a file for {shown(target)}", "a folder", "choose another --out")
+    if target.exists() and not overwrite:
+        raise UsageProblem(f"a new file for {shown(target)}", "one that exists", "choose another --out, or add --overwrite")
+
+
+def check_whole(tiles: Path, store: Store) -> None:
+    """Raise SourceProblem if an image was left out in packing: Kaggle takes a submission of all ids or none."""
+    lost = [entry for entry in store.record["quarantined"] if entry[2] not in LABEL_TROUBLE]
+    if lost:
+        raise SourceProblem(
+            f"every tile of {shown(tiles)} for a submission",
+            f"{len(lost):,} that cannot be used, as {shown(lost[0][1])}: {shown(lost[0][2])}",
+            "mend or remove these files, or score the others without --submission",
+        )
+
+
 def score_store(runs: Sequence[str | Path], store: Store, views: int = 1, quiet: bool = False) -> Scores:
     """Return the scores of `store` under the mean logit of `runs` (folders), each over `views` dihedral views."""
     return score_runs([load(run) for run in runs], store, settings_from(PredictSettings, None, {"views": views}), quiet=quiet)
+
+
+def trained_in(run: Run) -> str:
+    """Return the arithmetic that a run was trained with; fp32, which suits every run, where it came without its record."""
+    return str(run.record.get("plan", {}).get("precision", "fp32"))
 
 
 def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quiet: bool = False) -> Scores:
@@ -98,7 +129,7 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
     members = []
     for number, run in enumerate(runs, 1):
         run.model.to(device)
-        precision = run.record["plan"]["precision"] if settings.precision == "auto" else settings.precision
+        precision = trained_in(run) if settings.precision == "auto" else settings.precision
         with progress.track(f"run {number} of {len(runs)}", len(store)) as done:
             logits = run.logits(store.tiles, settings.batch, views=settings.views, precision=precision, done=done)
         members.append(logits.astype(np.float64))
