@@ -23,6 +23,7 @@ VARIANTS = {
     "chosen": "sentinode, the plan's choice, augmented as the peer (views only)",
     "recipe": "sentinode, the plan's choice, its own recipe (colour augmentation too)",
     "keras": "Keras flow_from_dataframe + the same network in Keras on TensorFlow CPU, fp32, Adam, batch 64",
+    "study": "the same, layers in the study's order: activation, then pooling",
 }
 """What each variant is."""
 
@@ -48,13 +49,14 @@ def measure(options: argparse.Namespace) -> Record:
     with tempfile.TemporaryDirectory() as name:
         store = Path(name) / "kaggle.store"
         sentinode.pack(options.tiles / "kaggle", out=store, quiet=True)
-        python = str(python_of(options.environment))
+        python, kaggle = str(python_of(options.environment)), ["--kaggle", str(options.tiles / "kaggle"), *limit]
         with (
             Worker("benchmarks.epoch", "--tiles", str(store), "--worker", "chosen", *quick) as chosen,
             Worker("benchmarks.epoch", "--tiles", str(store), "--worker", "recipe", *quick) as recipe,
-            Worker("benchmarks.keras_peer", "--kaggle", str(options.tiles / "kaggle"), *limit, python=python) as keras,
+            Worker("benchmarks.keras_peer", *kaggle, python=python) as keras,
+            Worker("benchmarks.keras_peer", *kaggle, "--study-order", python=python) as study,
         ):
-            workers = {"chosen": chosen, "recipe": recipe, "keras": keras}
+            workers = {"chosen": chosen, "recipe": recipe, "keras": keras, "study": study}
             raw = in_turn(workers, 2 if options.quick else options.repeats)
             first = {variant: worker.first for variant, worker in workers.items()}
     return Record(
@@ -64,6 +66,7 @@ def measure(options: argparse.Namespace) -> Record:
         raw=raw,
         figures={
             "speedup": figure(ratio(raw, "chosen", "keras"), "x", bar=3),
+            "speedup_study_order": figure(ratio(raw, "chosen", "study"), "x", bar=3),
             "speedup_recipe": figure(ratio(raw, "recipe", "keras"), "x"),
         },
         conditions=started | {"n": raw["chosen"][0]["n"], "children": first},

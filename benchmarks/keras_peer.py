@@ -15,15 +15,19 @@ BATCH = 64
 """Tiles a step; as in `peers`."""
 
 
-def network(tf: Any) -> Any:
-    """Return the simple CNN in Keras: the same layers in the same order as `sentinode.nets.simple_cnn`, for 96x96 tiles."""
+def network(tf: Any, *, study_order: bool) -> Any:
+    """Return the simple CNN in Keras for 96x96 tiles: the layers of `sentinode.nets.simple_cnn`, of the same sizes.
+
+    In our order (pooling, norm, activation), or in the order of the study and of Keras's own examples: pooling last.
+    """
     layers, names = tf.keras.layers, ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
     inputs = x = tf.keras.Input((96, 96, 3))
     for width in (32, 64, 128):
         x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
-        x = layers.MaxPooling2D(2)(x)
+        x = x if study_order else layers.MaxPooling2D(2)(x)
         x = layers.BatchNormalization()(x)
         x = layers.ReLU()(x)
+        x = layers.MaxPooling2D(2)(x) if study_order else x
     pooled = [getattr(layers, name)()(maps) for maps in (x, layers.Cropping2D(4)(x)) for name in names]
     x = layers.Dropout(0.3)(layers.Concatenate()(pooled))
     x = layers.Dense(128, activation="relu")(x)
@@ -59,10 +63,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kaggle", type=Path, required=True)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--study-order", action="store_true")
     options = parser.parse_args()
     import tensorflow as tf  # type: ignore[import-untyped]
 
-    model, batches = network(tf), flow(tf, options.kaggle, options.limit)
+    model, batches = network(tf, study_order=options.study_order), flow(tf, options.kaggle, options.limit)
 
     def work() -> dict[str, Any]:
         start = time.perf_counter()
