@@ -18,8 +18,6 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from sentinode.cli import main
-from sentinode.flows import quickstart as flow
-from sentinode.nets.trained import load
 from sentinode.progress import WIDEST
 from sentinode.scores import read_scores
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
@@ -203,31 +201,3 @@ def test_ctrl_c_loses_nothing(place: Place, tmp_path: Path, capsys: pytest.Captu
     for name in ("model.safetensors", "model.json"):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes()
     assert {path.name for path in stopped.iterdir()} == {path.name for path in whole.iterdir()}
-
-
-@pytest.fixture
-def small_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, number in (("TRAIN_SLIDES", 5), ("JUDGE_SLIDES", 3), ("TILES", 8)):
-        monkeypatch.setattr(flow, name, number)
-
-
-def test_quickstart_goes_the_whole_way(small_tissue: None, tmp_path: Path) -> None:
-    out = tmp_path / "schnell é"
-    told = flow.quickstart(out, minutes=0.05, quiet=True)
-    assert told.judgement.protocol == "other slides"
-    assert not told.judgement.contaminated
-    assert (out / "overview.png").read_bytes().startswith(b"\x89PNG")
-    assert not (out / "unfinished.json").exists()
-    assert load(out / "run").record["stopped_by"] == "minutes"
-    assert told.submission is not None
-    assert sorted(pd.read_csv(told.submission)["id"]) == sorted(path.stem for path in (out / "tissue" / "test").iterdir())
-    assert any("sentinode quickstart --data" in line for line in told.lines())
-    json.dumps(told.as_dict(), allow_nan=False)
-
-
-def test_quickstart_with_own_tiles_says_that_they_chose(place: Place, tmp_path: Path) -> None:
-    told = flow.quickstart(tmp_path / "mine", place.kaggle, minutes=0.05, quiet=True)
-    assert told.judgement.warnings[0] == flow.CHOSEN_HERE
-    assert told.judgement.protocol == "grouped"
-    assert told.submission is not None
-    assert not any("quickstart --data" in line for line in told.lines())
