@@ -8,18 +8,22 @@ import pytest
 
 from docs.reference import PAGE, reference
 from sentinode.cli import app
+from sentinode.flows.quickstart import STEPS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
 
 
 def command_lines() -> list[str]:
-    """Every line of a fenced block, and every code span, that begins with a verb of `sentinode`."""
-    found = []
+    """Every line of a fenced block, every code span, and every next step of quickstart, that calls `sentinode`."""
+    found = [step.strip() for step in STEPS if step.startswith("  sentinode ")]
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL):
-            found += [line.split("#")[0].strip() for line in block.splitlines() if line.startswith("sentinode ")]
+            for line in re.sub(r"\\\n *", "", block).splitlines():
+                # A prompt, the path of a virtual environment and a pipe stand around the command, not in it.
+                call = re.match(r"(?:\$ )?(?:\S*/)?(sentinode [^#|;&>]*)", line)
+                found += [call[1].strip()] if call else []
         found += re.findall(r"`(sentinode [a-z]+ [^`]+)`", text)
     return found
 
@@ -37,6 +41,15 @@ def test_every_command_line_in_the_documents_parses(line: str) -> None:
     command, bound, *_ = app.parse_args(words, exit_on_error=False, print_error=False)
     assert command.__name__ == words[0]
     assert bound.arguments
+
+
+def test_every_make_target_in_the_documents_exists() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    told = {
+        target for page in PAGES for target in re.findall(r"(?:^|`)make (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert told
+    assert told <= targets
 
 
 def test_the_reference_is_fresh() -> None:

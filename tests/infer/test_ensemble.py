@@ -2,8 +2,10 @@
 
 import math
 from pathlib import Path
+from random import Random
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given
@@ -15,20 +17,19 @@ from sentinode.infer.ensemble import mean_logit, members_of
 from sentinode.nets.forward import Preprocessing
 from sentinode.nets.trained import ModelFacts, Run
 
+Table = npt.NDArray[np.float64]
 LOGITS = arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=st.floats(-50, 50))
 
 
 @given(LOGITS, st.randoms(use_true_random=False))
-def test_the_order_of_the_members_does_not_change_one_bit(
-    logits: "np.ndarray[tuple[int, int], np.dtype[np.float64]]", rng
-) -> None:  # type: ignore[no-untyped-def]
+def test_the_order_of_the_members_does_not_change_one_bit(logits: Table, rng: Random) -> None:
     members = list(logits)
     mixed = rng.sample(members, len(members))
     assert mean_logit(members).tobytes() == mean_logit(mixed).tobytes()
 
 
 @given(LOGITS)
-def test_it_is_the_mean_of_exact_arithmetic(logits: "np.ndarray[tuple[int, int], np.dtype[np.float64]]") -> None:
+def test_it_is_the_mean_of_exact_arithmetic(logits: Table) -> None:
     exact = [math.fsum(column) / len(column) for column in logits.T]
     np.testing.assert_allclose(mean_logit(list(logits)), exact, rtol=1e-12, atol=1e-12)
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import platform
 import shutil
@@ -96,13 +97,20 @@ def record(state: Progressing, parts: "Parts", settings: TrainSettings, plan: Pl
     }
 
 
+@functools.cache
+def peak_of(device: str, precision: str, threads: int) -> float:
+    """Return the measured convolution peak, flop/s; measured once a process, as it takes longer than many a fold of few tiles."""
+    del threads  # the peak depends on how many there are
+    return convolution_peak(device, precision)
+
+
 def cost(state: Progressing, plan: Plan, px: int) -> dict[str, Any]:
     """Return what the run cost: seconds, tiles/s in training, peak memory, and the share of the measured convolution peak."""
     epochs = len(state.history)
     tiles = sum(line["tiles"] for line in state.history)
     rate = tiles / state.train_seconds
     flop = flop_per_tile(state.average, px)
-    peak = convolution_peak(plan.device, plan.precision)
+    peak = peak_of(plan.device, plan.precision, torch.get_num_threads())
     on_gpu = plan.device.startswith("cuda")
     return {
         "seconds": round(state.seconds, 2),

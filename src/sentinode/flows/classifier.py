@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sentinode.errors import DataProblem, UsageProblem, shown
 from sentinode.fit.train import train
+from sentinode.nets.forward import VIEWS
 from sentinode.settings import TrainSettings, settings_from
 from sentinode.tiles.arrays import store_of
 from sentinode.tiles.store import Tiles
@@ -62,11 +63,13 @@ class TileClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Tiles, y: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> Self:  # noqa: N803
         """Train on tiles uint8 [n, px, px, 3] and labels [n] of two classes; `groups` [n] names each tile's slide.
 
-        Raises DataProblem for arrays of another kind, UsageProblem for labels that are not of two classes.
+        Raises DataProblem for arrays of another kind, UsageProblem for labels that are not of two classes or a setting out of range.
         """
         tiles, labels = tiles_of(X), np.asarray(y)
         check_consistent_length(tiles, labels, groups)
         check_classification_targets(labels)
+        if self.views not in VIEWS:
+            raise UsageProblem("1, 4 or 8 views", shown(self.views), "change views")
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) != 2:
             raise UsageProblem("labels of two classes", f"{len(classes)}: {shown(classes[:5])}", "merge or choose classes first")
