@@ -136,7 +136,7 @@ def draw_reliability(axes: Axes, labels: Numbers, probability: Numbers, judgemen
     )
     axes.set(xlabel="mean predicted probability", ylabel="share of positive tiles", title="Reliability")
     square(axes)
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
 
 
 def draw_scores(axes: Axes, labels: Numbers, probability: Numbers, judgement: dict[str, Any]) -> None:
