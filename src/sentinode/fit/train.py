@@ -106,6 +106,7 @@ def train(
         return load(folder)
 
     plan = resumed_plan(folder, fingerprint) or plan_for(parts, settings, progress)
+    torch.set_num_threads(plan.threads)
     write_json(folder / "unfinished.json", {"fingerprint": fingerprint, "plan": dataclasses.asdict(plan)})
     keep_floor_sample(folder / "floor.npz", *parts.train)
     preprocessing = colours_of(*parts.train)
