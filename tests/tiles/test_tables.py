@@ -40,7 +40,28 @@ def test_a_missing_column_is_named_with_those_found(tmp_path: Path) -> None:
         read_labels(written(tmp_path, "id,class\na,1\n"))
     assert "id and label" in caught.value.expected
     assert "'class'" in caught.value.found
-    assert "label" in caught.value.do
+    assert "'label' in the first line" in caught.value.do
+
+
+@pytest.mark.parametrize(("mark", "word"), [(";", "semicolons"), ("\t", "tabs")])
+def test_another_separator_is_recognised(tmp_path: Path, mark: str, word: str) -> None:
+    with pytest.raises(SourceProblem) as caught:
+        read_labels(written(tmp_path, f"id{mark}label\na{mark}1\n"))
+    assert "columns id and label" in caught.value.expected
+    assert word in caught.value.do
+
+
+def test_a_table_that_cannot_be_read_says_so_in_plain_words(tmp_path: Path) -> None:
+    for path, expected, found, do in (
+        (tmp_path / "none.csv", "a table at", "nothing", "check the path"),
+        (tmp_path, "a table in", "directory", "permissions"),
+        (written(tmp_path, "id,label\n\xe9,1\n", "latin-1"), "UTF-8", "other bytes", "CSV UTF-8"),
+    ):
+        with pytest.raises(SourceProblem) as caught:
+            read_labels(path)
+        assert expected in caught.value.expected
+        assert found in caught.value.found
+        assert do in caught.value.do
 
 
 def test_a_duplicate_id_is_an_error_with_both_lines(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sentinode.errors import SourceProblem, shown
@@ -22,6 +23,37 @@ def as_label(cell: str) -> str:
     return label[0] if label in {"0.0", "1.0"} else label
 
 
+@contextmanager
+def table_problems(path: Path) -> Iterator[None]:
+    """Turn what keeps a table from being read into an error in three parts."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise SourceProblem(f"a table at {shown(path)}", "nothing", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise SourceProblem(
+            f"a table in {shown(path)} as UTF-8 text", "other bytes", "save it again as 'CSV UTF-8' (Excel has it in its list)"
+        ) from error
+    except OSError as error:
+        raise SourceProblem(f"a table in {shown(path)}", str(error.strerror), "check its name and its permissions") from error
+    except csv.Error as error:
+        raise SourceProblem(f"a CSV table in {shown(path)}", shown(error), "save it again as CSV with commas") from error
+
+
+def missing_columns(path: Path, needed: Sequence[str], header: Sequence[str]) -> SourceProblem:
+    """Return the error for a header that lacks some of the `needed` columns; other separators than commas are recognised."""
+    missing = " and ".join(shown(name) for name in needed if name not in header)
+    found = ", ".join(shown(name, 40) for name in header[:20])
+    separator = next((mark for mark in ";\t" if len(header) == 1 and mark in header[0]), None)
+    if separator is not None:
+        do = f"save it with commas between the columns; it has {'semicolons' if separator == ';' else 'tabs'}"
+    else:
+        do = f"write {missing} in the first line, over the column that holds it"
+    return SourceProblem(
+        f"columns {' and '.join(needed)} in {shown(path)}", f"columns {found}" if found else "an empty first line", do
+    )
+
+
 def read_columns(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, cells of the `needed` then the `optional` columns) of each row; an absent optional one is "".
 
@@ -32,48 +64,27 @@ def read_columns(path: Path, needed: Sequence[str], optional: Sequence[str] = ()
     SourceProblem
         If the file cannot be read as UTF-8 CSV, lacks a needed column (those found are named), or has a row with too few cells.
     """
-    wanted = " and ".join(needed)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.reader(handle)
-            header = [name.strip().lower() for name in next(reader, [])]
-            missing = [name for name in needed if name not in header]
-            if missing:
-                found = ", ".join(shown(name, 40) for name in header[:20]) or "an empty file"
+    with table_problems(path), path.open(encoding="utf-8-sig", newline="") as handle:
+        reader = csv.reader(handle)
+        header = [name.strip().lower() for name in next(reader, [])]
+        if any(name not in header for name in needed):
+            raise missing_columns(path, needed, header)
+        places = [header.index(name) if name in header else -1 for name in (*needed, *optional)]
+        last = max(places)
+        for cells in reader:
+            if len(cells) <= last:
+                if not cells:
+                    continue
                 raise SourceProblem(
-                    f"columns {wanted} in {shown(path)}",
-                    f"columns {found}",
-                    f"name the column{'s' * (len(missing) > 1)} {' and '.join(missing)}",
+                    f"{len(header)} cells a row in {shown(path)}", f"{len(cells)} in line {reader.line_num}", "mend that line"
                 )
-            places = [header.index(name) if name in header else -1 for name in (*needed, *optional)]
-            last = max(places)
-            for cells in reader:
-                if len(cells) <= last:
-                    if not cells:
-                        continue
-                    raise SourceProblem(
-                        f"{len(header)} cells a row in {shown(path)}", f"{len(cells)} in line {reader.line_num}", "mend that line"
-                    )
-                yield reader.line_num, [cells[place] if place >= 0 else "" for place in places]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceProblem(
-            f"a table in {shown(path)} (CSV, UTF-8)",
-            f"{type(error).__name__}: {shown(error)}",
-            "name another file, or save it as UTF-8 CSV",
-        ) from error
+            yield reader.line_num, [cells[place] if place >= 0 else "" for place in places]
 
 
 def columns_of(path: Path) -> list[str]:
     """Return the column names of a CSV, in lower case; [] if it is empty."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            return [name.strip().lower() for name in next(csv.reader(handle), [])]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceProblem(
-            f"a table in {shown(path)} (CSV, UTF-8)",
-            f"{type(error).__name__}: {shown(error)}",
-            "name another file, or save it as UTF-8 CSV",
-        ) from error
+    with table_problems(path), path.open(encoding="utf-8-sig", newline="") as handle:
+        return [name.strip().lower() for name in next(csv.reader(handle), [])]
 
 
 def read_labels(path: Path) -> dict[str, str]:
