@@ -46,6 +46,26 @@ def test_kaggle_label_without_image_image_without_label_and_label_that_is_no_cla
     assert "7" in listing.quarantined[1].detail
 
 
+def test_kaggle_labels_that_are_all_no_class_are_an_error_of_their_own(kaggle: Make) -> None:
+    root = kaggle(4)
+    text = (root / "train_labels.csv").read_text(encoding="utf-8")
+    (root / "train_labels.csv").write_text(text.replace(",0", ",normal").replace(",1", ",tumor"), encoding="utf-8")
+    with pytest.raises(SourceProblem) as caught:
+        listed(root)
+    assert "labels 0 and 1" in caught.value.expected
+    assert "tumor" in caught.value.found or "normal" in caught.value.found
+    assert "write 1 for tumour" in caught.value.do
+
+
+@pytest.mark.parametrize("mark", ["store.json", "unfinished.json"])
+def test_a_store_packed_into_its_source_is_no_class_folder(images: Make, mark: str) -> None:
+    root = images("x", 2)
+    before = listed(root)
+    (root / "inside.store").mkdir()
+    (root / "inside.store" / mark).write_text("{}", encoding="utf-8")
+    assert listed(root) == before
+
+
 def test_class_folders_of_any_depth(images: Make) -> None:
     root = images("set/tumor", 2, name="a").parent
     images("set/normal/slide 1", 1, name="b")

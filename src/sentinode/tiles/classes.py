@@ -56,7 +56,7 @@ def choose_classes(listings: list[Listing], positive: str | None) -> Classes:
     raise SourceProblem(
         "two classes, 0 and 1, or two names of which one says that it is positive",
         f"{len(known)} class{'es' * (len(known) != 1)}: {listed}{' ...' * (len(known) > 20)}",
-        "say which one is positive with --positive CLASS; all others are then negative",
+        "say which one is positive with --positive CLASS (all others are then negative), or empty the labels that are neither",
     )
 
 

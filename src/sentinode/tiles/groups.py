@@ -73,8 +73,8 @@ def join_groups(ids: list[str], path: Path) -> GroupJoin:
     if table and unmatched == len(table):
         raise SourceProblem(
             f"ids of the tiles in {shown(path)}, as {shown(ids[0])}",
-            f"{len(table):,} others, as {shown(next(iter(table)))}",
-            "write the ids as the store has them (see `sentinode info`)",
+            f"{len(table):,} in the table and none of a tile, the first {shown(next(iter(table)))}",
+            "write the tiles' file names, with or without extension, into the column id",
         )
     return GroupJoin(groups, unmatched)
 

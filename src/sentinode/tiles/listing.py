@@ -96,8 +96,13 @@ class Folder(NamedTuple):
     ignored: int
 
 
+def is_store(path: str) -> bool:
+    """Return whether a folder is a store, finished or not, of an earlier pack: it is no folder of images."""
+    return any(os.path.isfile(f"{path}{os.sep}{name}") for name in ("store.json", "unfinished.json"))  # noqa: PTH113
+
+
 def look_into(path: str) -> Folder:
-    """List a folder without opening a file in it; names that start with a dot are the system's and do not count."""
+    """List a folder without opening a file in it; names that start with a dot, and stores, do not count."""
     images: list[str] = []
     others: list[os.DirEntry[str]] = []
     folders: list[str] = []
@@ -116,7 +121,8 @@ def look_into(path: str) -> Folder:
         for entry in others:
             extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
             if entry.is_dir():
-                folders.append(entry.name)
+                if not is_store(entry.path):
+                    folders.append(entry.name)
             elif extension in IMAGE_EXTENSIONS and entry.is_file() and is_text(entry.name):
                 images.append(entry.name)
             elif extension in IMAGE_EXTENSIONS or extension in OTHER_IMAGES:

@@ -171,7 +171,12 @@ def label_folder(listing: Listing, table: Path) -> None:
         else:
             keep.append(i)
             listing.labels[i] = label
-    if not keep or (labels and len(keep) == len(listing.ids) and not any(listing.labels)):
+    if not keep:
+        entry = listing.quarantined[-1]
+        raise SourceProblem(
+            f"labels 0 and 1 in {shown(table)}", f"none such, the last {shown(entry.detail)}", "write 1 for tumour and 0 for none"
+        )
+    if labels and len(keep) == len(listing.ids) and not any(listing.labels):
         raise SourceProblem(
             f"ids in {shown(table)} that are names of images, as {shown(listing.ids[0])}",
             f"{len(labels):,} labels for others, as {shown(next(iter(labels), ''))}",
