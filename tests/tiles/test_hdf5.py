@@ -1,7 +1,9 @@
 """PCam's HDF5 pairs, plain and gzipped, with slides from meta.csv; broken ones answered in three parts."""
 
 import builtins
+import errno
 import gzip
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from sentinode.errors import MachineProblem, SourceProblem
+from sentinode.errors import MachineProblem, SentinodeError, SourceProblem
 from sentinode.tiles.hdf5 import find_pairs, open_pair
 from sentinode.tiles.pack import pack
 from tests.tiles.conftest import random_tile
@@ -99,6 +101,25 @@ def test_a_cut_gzip_is_refused_and_its_copy_removed(pcam: Make, tmp_path: Path, 
         pack(x, out=tmp_path / "s.store", quiet=True)
     assert list((tmp_path / "scratch").iterdir()) == []
     assert not (tmp_path / "s.store").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "do"), [(errno.ENOSPC, MachineProblem, "TMPDIR"), (errno.EACCES, SourceProblem, "permissions")]
+)
+def test_no_room_to_unpack_says_where_room_is_needed(
+    pcam: Make, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[SentinodeError], do: str
+) -> None:
+    x = zipped(pcam(6))
+
+    def full(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(kind) as caught, ExitStack() as scratch:
+        open_pair(x, scratch)
+    assert "x.h5.gz" in caught.value.expected
+    assert os.strerror(number) in caught.value.found
+    assert do in caught.value.do
 
 
 def test_without_h5py_the_remedy_is_named(pcam: Make, monkeypatch: pytest.MonkeyPatch) -> None:

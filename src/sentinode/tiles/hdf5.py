@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sentinode.errors import MachineProblem, SourceProblem, shown
-from sentinode.run import disk_problems
+from sentinode.run import FULL_DISK
 from sentinode.tiles.tables import columns_of, read_columns
 
 ENDINGS = (".h5", ".hdf5", ".h5.gz", ".hdf5.gz")
@@ -153,10 +153,18 @@ def unpack(path: Path, scratch: ExitStack) -> Path:
     folder = Path(scratch.enter_context(tempfile.TemporaryDirectory(prefix="sentinode-")))
     plain = folder / "unpacked.h5"
     try:
-        with disk_problems(plain), gzip.open(path, "rb") as packed, plain.open("wb") as handle:
+        with gzip.open(path, "rb") as packed, plain.open("wb") as handle:
             shutil.copyfileobj(packed, handle, PIECE_BYTES)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise SourceProblem(f"a whole gzip file {shown(path)}", shown(error), "get it again; its end may be missing") from error
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise SourceProblem(f"a readable file {shown(path)}", str(error.strerror), "check its permissions") from error
+        raise MachineProblem(
+            f"room to unpack {shown(path)} in {shown(folder.parent)}",
+            f"a full disk ({error.strerror})",
+            "unpack it yourself where there is room (gunzip), or name another folder in the variable TMPDIR",
+        ) from error
     return plain
 
 
