@@ -54,11 +54,13 @@ def test_groups_duplicates_sizes_and_quarantine(images: Make, tmp_path: Path) ->
     assert (found.duplicate_sets, found.duplicate_tiles, found.conflicting_sets) == (2, 5, 2)
     assert (found.groups, found.tiles_without_group, found.group_ids_without_tile) == (2, 5, 1)
     assert (found.biggest_group, found.smallest_group) == (("A", 2), ("B", 1))
+    assert found.by_group == {"A": {"0": 2}, "B": {"0": 1}}
     assert found.quarantined == {"empty file": 1}
     assert found.converted == {"resized": 1}
     assert json.loads(json.dumps(found.as_dict()))["quarantined_files"] == [["set", "1/e.png", "empty file", "zero bytes"]]
     text = "\n".join(found.lines())
     assert "from 1 ('B') to 2 tiles ('A'); 5 tiles without" in text
+    assert "group        'A' '0' 2\n             'B' '0' 1\n" in text
     assert "'set/1/e.png': empty file" in text
 
 

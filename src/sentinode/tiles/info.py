@@ -35,6 +35,7 @@ class StoreInfo:
     classes: tuple[str, str]
     labels: dict[str, int]
     by_source: dict[str, dict[str, int]]
+    by_group: dict[str, dict[str, int]]
     images_without_label: int
     groups: int
     tiles_without_group: int
@@ -70,6 +71,7 @@ class StoreInfo:
         if self.images_without_label:
             out.append(f"unlabelled   {self.images_without_label:,} images of labelled sources have no label")
         out.append(self._group_line())
+        out += listed("group", {name: in_words(counts) for name, counts in self.by_group.items()})
         out += listed("size", {name: f"{count:,}" for name, count in self.sizes.items()})
         red, green, blue = self.mean_rgb
         spread = ", ".join(f"{value:.1f}" for value in self.std_rgb)
@@ -148,6 +150,7 @@ def info(store: Store | str | Path, verify: bool = False, quiet: bool = False) -
         classes=store.classes,
         labels=label_counts(rows, store.classes),
         by_source={str(name): label_counts(part, store.classes) for name, part in rows.groupby("source", sort=False)},
+        by_group=by_group(rows, store.classes),
         images_without_label=sum(source["images_without_label"] for source in record["sources"]),
         groups=len(groups),
         tiles_without_group=int((rows["group"] == "").sum()),
@@ -176,6 +179,15 @@ def label_counts(rows: pd.DataFrame, classes: tuple[str, str]) -> dict[str, int]
     found = {name: int(counts.get(code, 0)) for code, name in enumerate(classes) if name}
     unknown = int(counts.get(-1, 0))
     return {**found, "unknown": unknown} if unknown else found
+
+
+def by_group(rows: pd.DataFrame, classes: tuple[str, str]) -> dict[str, dict[str, int]]:
+    """Return for each known group, in order of name, its tiles of each class that it has."""
+    counts: dict[str, dict[str, int]] = {}
+    table = rows[rows["group"] != ""].groupby(["group", "label"]).size().reset_index(name="tiles")
+    for group, label, tiles in zip(table["group"].tolist(), table["label"].tolist(), table["tiles"].tolist(), strict=True):
+        counts.setdefault(group, {})["unknown" if label < 0 else classes[label]] = tiles
+    return counts
 
 
 def duplicates(rows: pd.DataFrame) -> tuple[int, int, int]:
