@@ -106,7 +106,9 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
     monkeypatch.setattr("sentinode.flows.doctor.doctor", interrupted)
     assert run("doctor") == 130
-    assert "interrupted" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "interrupted" in told
+    assert "--resume" in told
 
 
 def test_a_recipe_fills_what_was_not_typed(kaggle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,7 +168,9 @@ def guarded(call: Callable[[], object], *, debug: bool) -> int:
         print(f"sentinode: {' '.join(str(error).split())} (see --help)", file=sys.stderr)
         return UsageProblem.exit_code
     except KeyboardInterrupt:
-        print("sentinode: interrupted", file=sys.stderr)
+        print(
+            "sentinode: interrupted; finished work is kept where the command has --resume, which goes on with it", file=sys.stderr
+        )
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (as `| head` does); nothing is left to say to it.

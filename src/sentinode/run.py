@@ -126,9 +126,8 @@ def claim_folder(path: Path, finished: str, *, resume: bool, overwrite: bool) ->
             return False
         ours = path.is_dir() and ((path / finished).exists() or (path / "unfinished.json").exists())
         if not ours:
-            raise UsageProblem(
-                f"a new or empty folder for {shown(path)}", "files that Sentinode did not write", "choose another --out"
-            )
+            found = f"{'files' if path.is_dir() else 'a file'} that Sentinode did not write"
+            raise UsageProblem(f"a new or empty folder for {shown(path)}", found, "choose another --out")
         if overwrite:
             clear_folder(path)
             return False
