@@ -1,5 +1,7 @@
 """Decoding: the pixels Pillow gives, each conversion noted, each bad file answered with a reason."""
 
+import importlib.util
+import os
 import struct
 import zlib
 from io import BytesIO
@@ -130,6 +132,11 @@ def test_bad_files_get_their_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / "x.png").write_bytes(data)
         assert read(tmp_path / "x.png")[0].reason == reason
         assert read(tmp_path / "x.png")[0].detail
+    for kind, options in (("JPEG", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})):
+        whole = BytesIO()
+        Image.fromarray(random_tile(1)).save(whole, kind, **options)
+        (tmp_path / "x.png").write_bytes(whole.getvalue()[: len(whole.getvalue()) * 3 // 4])
+        assert read(tmp_path / "x.png")[0].reason == "broken image"
     (tmp_path / "x.tif").write_bytes(tifffile_tiff(random_tile(1))[:-100])
     assert read(tmp_path / "x.tif")[0].reason == "broken image"
     assert read(tmp_path / "none.png")[0].reason == "unreadable file"
@@ -170,7 +177,22 @@ def test_known_headers_are_read_straight_and_unknown_ones_are_not(tmp_path: Path
         assert not reader.read_known(str(path), reader.header(), memoryview(slot))
 
 
-CHANGE = st.tuples(st.floats(0, 1), st.integers(0, 255))
+def test_a_system_without_scattered_reads_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "readv", raising=False)
+    spec = importlib.util.spec_from_file_location("decode_elsewhere", decode.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    elsewhere = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(elsewhere)
+    paths = [tmp_path / "first.tif", tmp_path / "second.tif", tmp_path / "cut.tif"]
+    for i, path in enumerate(paths):
+        path.write_bytes(tifffile_tiff(random_tile(i))[: -1 if path.name == "cut.tif" else None])
+    reader = elsewhere.TileReader(PX, False)
+    slot = bytearray(PX * PX * 3)
+    reader.read(str(paths[0]), memoryview(slot))
+    assert reader.read_known(str(paths[1]), reader.header(), memoryview(slot))
+    assert np.array_equal(random_tile(1).reshape(-1), np.frombuffer(slot, np.uint8))
+    assert not reader.read_known(str(paths[2]), reader.header(), memoryview(slot))
 
 
 @settings(max_examples=200, deadline=None)

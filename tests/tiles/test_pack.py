@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,6 +83,29 @@ def test_bad_files_are_quarantined_with_reasons_and_good_ones_stay(images: Make,
     assert store.rows["note"].tolist() == ["greyscale", "", "", "", "", ""]
 
 
+def test_conversions_are_noted_and_counted(images: Make, tmp_path: Path) -> None:
+    folder, colour = images("x", 1), Image.fromarray(random_tile(7))
+    colour.convert("L").save(folder / "grey.jpg")
+    colour.convert("RGBA").save(folder / "rgba.png")
+    colour.convert("CMYK").save(folder / "cmyk.tif")
+    Image.fromarray(np.arange(576, dtype=np.uint16).reshape(24, 24)).save(folder / "deep.png")
+    store = pack(folder, out=tmp_path / "s.store", quiet=True)
+    notes = {"grey": "greyscale", "rgba": "alpha over white", "cmyk": "CMYK", "deep": "16-bit grey", "t0": ""}
+    assert dict(zip(store.rows["id"], store.rows["note"], strict=True)) == notes
+    assert store.record["converted"] == {note: 1 for note in notes.values() if note}
+    assert store.record["quarantined"] == []
+
+
+def test_what_pillow_warns_of_is_quarantined_in_silence(images: Make, tmp_path: Path) -> None:
+    folder = images("x", 2)
+    Image.new("1", (10_000, 10_000)).save(folder / "bomb.png")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        store = pack(folder, out=tmp_path / "s.store", quiet=True)
+    assert [str(warning.message) for warning in told] == []
+    assert [entry[1:3] for entry in store.record["quarantined"]] == [["bomb.png", "too many pixels"]]
+
+
 def test_px_resizes_squares_and_keeps_their_size_in_the_rows(images: Make, tmp_path: Path) -> None:
     folder = images("x", 2)
     Image.fromarray(random_tile(1, 30)).save(folder / "big.png")
@@ -135,7 +160,10 @@ def test_traversing_paths_of_a_manifest_are_read_but_never_written(images: Make,
     store = pack(tmp_path / "list" / "m.csv", out=tmp_path / "list" / "s.store", quiet=True)
     assert store.rows["path"].tolist() == ["../data/t0.png"]
     assert store.rows["group"].tolist() == ["../../etc"]
+    by_path = pack(tmp_path / "list" / "m.csv", out=tmp_path / "list" / "t.store", ids="path", quiet=True)
+    assert by_path.rows["id"].tolist() == ["../data/t0"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "list"]
+    assert sorted(path.name for path in (tmp_path / "list").iterdir()) == ["m.csv", "s.store", "t.store"]
 
 
 def test_nasty_names_are_printed_safely(images: Make, tmp_path: Path) -> None:
@@ -148,9 +176,6 @@ def test_nasty_names_are_printed_safely(images: Make, tmp_path: Path) -> None:
     text = "\n".join(info(store, quiet=True).lines())
     assert "\\x1b[31mtumor" in text
     assert all(character.isprintable() or character == "\n" for character in text)
-
-
-ANY_NAME = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
 @settings(max_examples=25, deadline=None)
@@ -253,6 +278,14 @@ def test_an_unwritable_folder_is_an_error_in_three_parts(images: Make, tmp_path:
         pack(images("x", 1), out=blocked / "s.store", quiet=True)
     assert "can be written" in caught.value.expected
     assert "permissions" in caught.value.do
+
+
+def test_packing_tells_how_far_it_is(images: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    monkeypatch.setattr("sentinode.progress.TRACK_S", 0.0)
+    monkeypatch.setattr("sentinode.tiles.pack.BLOCK_BYTES", 24 * 24 * 3 * 2)
+    pack(images("x", 6), out=tmp_path / "s.store", workers=1)
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("packing: ")]
+    assert [line.split(",")[0] for line in told] == [f"packing: {done} of 6 tiles" for done in (2, 4, 6)]
 
 
 def test_open_or_pack_leaves_nothing_behind(kaggle: Make, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ What is done is journaled block by block, so that a kill at any moment is follow
 
 import os
 import tempfile
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,6 +75,9 @@ def pack(
     out = Path(out)
     progress = Progress(quiet)
     with ExitStack() as scratch:
+        # What Pillow warns of is in the quarantine or of no matter; and a filter of the caller must not decide what is packed.
+        scratch.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         plan = plan_pack(sources, settings, scratch)
         inputs = fingerprint(plan)
         unfinished = out / UNFINISHED
