@@ -39,6 +39,16 @@ def test_every_choice_has_its_reason_on_a_line() -> None:
     assert "1000 ms in fp32, 500 ms in bf16" in plan.reasons["precision"]
 
 
+@pytest.mark.parametrize(
+    ("cores", "why"), [(3, "one a usable core"), (8, "set outside, as by OMP_NUM_THREADS; 8 cores are usable")]
+)
+def test_the_reason_for_the_threads_is_true(monkeypatch: pytest.MonkeyPatch, cores: int, why: str) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    monkeypatch.setattr("sentinode.machine.plan.usable_cores", lambda: cores)
+    plan = plan_of()
+    assert (plan.threads, plan.reasons["threads"]) == (3, why)
+
+
 def test_tiles_that_do_not_fit_stay_on_disk() -> None:
     assert plan_of(size=10**6).resident
     assert not plan_of(size=10**15).resident

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from sentinode.errors import MachineProblem, shown
 from sentinode.machine.memory import available_bytes
+from sentinode.machine.probe import usable_cores
 from sentinode.settings import TrainSettings
 
 GAIN = 1.15
@@ -100,13 +101,21 @@ def make_plan(
             "micro_batch": "asked for"
             if settings.micro_batch
             else ("the whole batch fits a GPU" if on_gpu else "memory stays small at full speed"),
-            "threads": "asked for" if settings.threads else "one a usable core",
+            "threads": why_threads(settings, threads),
             "resident": "asked for"
             if settings.resident != "auto"
             else f"tiles take {resident_bytes / 1e9:.2f} GB, {free / 1e9:.1f} GB are free",
         },
     )
     return plan if settings.precision != "auto" else choose_precision(plan, step_seconds)
+
+
+def why_threads(settings: TrainSettings, threads: int) -> str:
+    """Return why so many threads compute."""
+    cores = usable_cores()
+    if settings.threads:
+        return "asked for"
+    return "one a usable core" if threads == cores else f"set outside, as by OMP_NUM_THREADS; {cores} cores are usable"
 
 
 def choose_precision(plan: Plan, step_seconds: Callable[[Plan], float]) -> Plan:
