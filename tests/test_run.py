@@ -151,6 +151,23 @@ def test_an_unwritable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     assert names(tmp_path) == []
 
 
+def test_a_place_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a drive that is not there; a file that the block itself misses is another matter."""
+
+    def nowhere(path: Path, *_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", nowhere)
+        with pytest.raises(MachineProblem) as caught:
+            write_bytes(tmp_path / "drive" / "file", b"new")
+    assert "a folder that can be written" in caught.value.expected
+    assert "No such file" in caught.value.found
+    assert "choose another --out" in caught.value.do
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "file"):
+        (tmp_path / "missed").read_bytes()
+
+
 def test_another_error_of_the_system_is_not_renamed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="surprise"), replacing(tmp_path / "file"):
         raise OSError(errno.EIO, "surprise")

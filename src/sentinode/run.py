@@ -37,7 +37,9 @@ def disk_problems(path: Path) -> Iterator[None]:
                 f"a full disk ({error.strerror})",
                 "free some space or choose another --out, then run the same command with --resume where it has one",
             ) from error
-        if error.errno in UNWRITABLE:
+        # A path that cannot be made, as on a drive that is not there, and not another file that the block missed.
+        nowhere = error.errno == errno.ENOENT and Path(error.filename or ".") in (path, *path.parents)
+        if error.errno in UNWRITABLE or nowhere:
             raise MachineProblem(
                 f"a folder that can be written for {shown(path)}",
                 str(error.strerror),
