@@ -63,6 +63,12 @@ def test_each_fault_is_answered(changes: dict[str, object], answer: str) -> None
     assert answer not in remedies()
 
 
+def test_no_setting_is_in_its_way_is_not_said_beside_one_that_is() -> None:
+    said = remedies(threads=1).splitlines()
+    assert "--threads 4" in said[0]
+    assert said[1].startswith("no other setting is in its way")
+
+
 def test_the_slower_of_the_repeated_steps_is_the_bottleneck() -> None:
     assert bottleneck_of(Rates(decode=1, feed=500, train=100), "cpu").startswith("training arithmetic on cpu: 100 tiles/s")
     assert bottleneck_of(Rates(decode=1, feed=100, train=500), "cpu").startswith("feeding: 100 tiles/s")

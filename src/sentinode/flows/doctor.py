@@ -63,6 +63,10 @@ class Diagnosis:
         """Return everything as plain values."""
         return dataclasses.asdict(self)
 
+    def __repr__(self) -> str:
+        """Return `lines` as one text: what a notebook shows."""
+        return "\n".join(self.lines())
+
     def lines(self) -> list[str]:
         """Return the findings, a line each."""
         m, rates = self.machine, self.rates
@@ -239,7 +243,8 @@ def remedies_of(found: Diagnosis, *, resident: bool, held: int, busy: float) -> 
         said.append("--colour 0 makes augmentation cheaper" if resident else fits)
     elif not machine.gpus:
         tried = "bf16 is chosen by measurement" if found.chosen == "bf16" else "bf16 was measured and does not pay"
-        said.append(f"no setting is in its way ({tried}): a GPU, --sample 20% or fewer --epochs shorten a run")
+        way = f"no {'other ' if said else ''}setting is in its way ({tried})"
+        said.append(f"{way}: a GPU, --sample 20% or fewer --epochs shorten a run")
     if found.match.fits is False:
         said.append(f"pip install '{wanted_torchvision(found.match.torch)}'")
     if min(found.disk.write, found.disk.read) < SLOW_DISK:
