@@ -1,6 +1,7 @@
 """Runs and anyone's predictions judged on a store: floor, passport, protocol, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from sklearn.metrics import roc_auc_score
 from sentinode.errors import RunProblem, ScoresProblem, UndefinedScore, UsageProblem
 from sentinode.fit.train import train
 from sentinode.flows.evaluate import evaluate, origin_of, threshold_of
+from sentinode.nets.trained import load
 from sentinode.scores import read_scores
+from sentinode.tiles.info import info
 from sentinode.tiles.pack import pack
 from sentinode.tiles.passport import with_passport
 from sentinode.tiles.split import Split, make_split
@@ -160,6 +163,36 @@ def test_inputs_that_do_not_fit_are_refused(place: Path, tmp_path: Path) -> None
     for number, (inputs, options, said) in enumerate(cases):
         with pytest.raises(UsageProblem, match=said):
             evaluate(*inputs, out=tmp_path / f"out{number}", quiet=True, **options)
+
+
+def reclassed(store: Path, to: Path, classes: list[str]) -> Path:
+    """Copy a store and call its classes something else."""
+    shutil.copytree(store, to)
+    record = json.loads((to / "store.json").read_text("utf-8"))
+    (to / "store.json").write_text(json.dumps(record | {"classes": classes}), "utf-8")
+    return to
+
+
+def test_classes_the_other_way_round_are_refused_and_other_names_are_said(place: Path, tmp_path: Path) -> None:
+    turned = reclassed(place / "two.store", tmp_path / "turned.store", ["1", "0"])
+    with pytest.raises(RunProblem, match=r"expected '1' as the positive class, as in .*run0'; found '0' in .*--positive '1'"):
+        evaluate(place / "run0", turned, out=tmp_path / "out", resamples=100, quiet=True)
+    named = reclassed(place / "two.store", tmp_path / "named.store", ["normal", "tumour"])
+    judged = evaluate(place / "run0", named, out=tmp_path / "named", resamples=100, quiet=True)
+    said = "negative and positive are 'normal' and 'tumour' here, '0' and '1' in the run 'run0': taken as the same"
+    assert said in judged.warnings
+    plain = evaluate(place / "run0", place / "two.store", out=tmp_path / "plain", resamples=100, quiet=True)
+    assert not any("taken as the same" in warning for warning in plain.warnings)
+    assert plain.figures == judged.figures
+
+
+def test_a_notebook_shows_the_lines_and_not_the_insides(place: Path, tmp_path: Path) -> None:
+    judged = evaluate(place / "run0", place / "two.store", out=tmp_path / "out", resamples=100, quiet=True)
+    store, run = open_store(place / "two.store"), load(place / "run0")
+    assert repr(judged) == "\n".join(judged.lines())
+    assert repr(run) == "\n".join(run.lines())
+    assert repr(store).endswith("two.store': 160 tiles of 24 x 24")
+    assert repr(info(store)) == "\n".join(info(store).lines())
 
 
 def test_a_run_without_a_threshold_is_refused(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_what_was_saved_predicts_the_same(tmp_path: Path) -> None:
     assert run.facts == dataclasses.replace(FACTS, arguments={"widths": [4, 4, 8], "hidden": 8})
 
 
+def test_a_model_without_its_record_still_says_what_it_is(tmp_path: Path) -> None:
+    saved(tmp_path)
+    run = load(tmp_path)
+    assert "simple-cnn, without its record (run.json)" in repr(run)
+    assert f"threshold  {FACTS.threshold:.4f}" in repr(run)
+
+
 def test_shift_and_temperature_move_the_logit(tmp_path: Path) -> None:
     saved(tmp_path)
     plain = load(tmp_path).logits(tiles())

@@ -181,6 +181,11 @@ def with_origin(judgement: Judgement, runs: list[Path], store: Store) -> Judgeme
     header, warnings = judgement.header, list(origin.warnings)
     if header.get("labels_overruled"):
         warnings.append(f"{header['labels_overruled']:,} labels of the scores differ from the store's, which were used")
+    for run in runs:
+        classes = tuple(map(str, read_json(run / "model.json").get("classes", ())))
+        if classes != store.classes:
+            here, there = (" and ".join(map(shown, names)) for names in (store.classes, classes))
+            warnings.append(f"negative and positive are {here} here, {there} in the run {shown(run.name)}: taken as the same")
     if header.get("store") not in (None, store.digest):
         warnings.append("the scores were made on another store with the same ids")
     if header.get("clipped"):

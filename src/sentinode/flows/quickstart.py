@@ -69,6 +69,10 @@ class Quickstart:
         paths = {"out": str(self.out), "picture": str(self.picture), "submission": submission}
         return paths | {"judgement": self.judgement.as_dict()}
 
+    def __repr__(self) -> str:
+        """Return `lines` as one text: what a notebook shows."""
+        return "\n".join(self.lines())
+
     def lines(self) -> list[str]:
         """Return the judgement, where things are, and the commands to type next."""
         lines = [*self.judgement.lines(), "", f"picture: {shown(self.picture)}"]

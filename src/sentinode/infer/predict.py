@@ -116,12 +116,20 @@ def trained_in(run: Run) -> str:
 def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quiet: bool = False) -> Scores:
     """Return the scores of `store`: columns id, group, label, logit, probability, and each member's logit where there are several.
 
-    Raises RunProblem if the runs' tiles are of another size than the store's, or of other classes among themselves.
+    Raises RunProblem if the runs' tiles are of another size than the store's, of other classes among themselves, or of the
+    store's classes the other way round.
     """
     members_of(runs)
     if runs[0].facts.px != store.px:
         raise RunProblem(
             f"tiles of {runs[0].facts.px} px, as the run was trained on", f"{store.px} px", f"pack with --px {runs[0].facts.px}"
+        )
+    if store.classes == runs[0].facts.classes[::-1]:
+        positive = runs[0].facts.classes[1]
+        raise RunProblem(
+            f"{shown(positive)} as the positive class, as in {shown(runs[0].path)}",
+            f"{shown(store.classes[1])} in {shown(store.path)}",
+            f"pack the tiles with --positive {shown(positive)}",
         )
     set_allocator()
     device, _ = choose_device(settings.device)

@@ -67,6 +67,10 @@ class Judgement:
             "scores": self.header,
         }
 
+    def __repr__(self) -> str:
+        """Return `lines` as one text: what a notebook shows."""
+        return "\n".join(self.lines())
+
     def lines(self) -> list[str]:
         """Return the judgement as plain text for a terminal: warnings first, then protocol, counts and one line a figure."""
         slides = f"{self.n_groups:,} slides" if self.n_groups else "slides not known"

@@ -87,8 +87,15 @@ class Run:
         """Return the record, with the folder and the threshold."""
         return {"run": str(self.path), "threshold": self.facts.threshold} | self.record
 
+    def __repr__(self) -> str:
+        """Return `lines` as one text: what a notebook shows."""
+        return "\n".join(self.lines())
+
     def lines(self) -> list[str]:
         """Return what the run is and what it cost, for a terminal; warnings first."""
+        threshold = f"threshold  {self.facts.threshold:.4f} ({self.facts.threshold_rule})"
+        if not self.record:
+            return [f"run        {shown(self.path)}: {self.facts.network}, without its record (run.json)", threshold]
         data, valid, cost = (self.record[name] for name in ("data", "valid", "cost"))
         peak = f"{cost['share_of_peak']:.0%} of the {cost['peak_flop_per_s'] / 1e9:,.0f} GFLOP/s measured for convolutions"
         return [
@@ -96,7 +103,7 @@ class Run:
             f"run        {shown(self.path)}: {self.facts.network}, {data['train']['n']:,} tiles trained, {valid['n']:,} chose",
             f"best epoch {self.record['best_epoch']} of {cost['epochs']}, stopped by {self.record['stopped_by']}",
             f"valid      AUROC {valid['auroc']:.4f}: it chose the epoch, so judge on other slides with 'sentinode evaluate'",
-            f"threshold  {self.facts.threshold:.4f} ({self.facts.threshold_rule})",
+            threshold,
             f"cost       {cost['seconds']:.0f} s, {cost['tiles_per_s']:,.0f} tiles/s in training, {peak}, "
             f"{cost['peak_memory_bytes'] / 1e9:.2f} GB at most",
         ]

@@ -60,6 +60,10 @@ class StoreInfo:
         """Return everything as plain values for JSON."""
         return asdict(self)
 
+    def __repr__(self) -> str:
+        """Return `lines` as one text: what a notebook shows."""
+        return "\n".join(self.lines())
+
     def lines(self) -> list[str]:
         """Return a table as lines of plain text; text from data is made safe to print."""
         out = [

@@ -72,6 +72,10 @@ class Store:
         """Return the number of tiles."""
         return int(self.tiles.shape[0])
 
+    def __repr__(self) -> str:
+        """Return name and size: what a notebook shows."""
+        return f"Store {shown(self.path)}: {len(self):,} tiles of {self.px} x {self.px}"
+
 
 def npy_header(n: int, px: int) -> bytes:
     """Return the 128 bytes that stand before `n` tiles in tiles.npy."""
