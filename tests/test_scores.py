@@ -166,7 +166,7 @@ def test_bad_tables_are_refused_in_three_parts(tmp_path: Path, kind: str) -> Non
 
 
 def test_a_misspelt_column_is_answered_with_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ScoresProblem, match=r"did you mean propability\?"):
+    with pytest.raises(ScoresProblem, match=r"did you mean propability\?; rename that column"):
         read_scores(written(tmp_path, "id,propability\na,0.5\n"))
 
 

@@ -265,7 +265,7 @@ def _understood(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, dict[str
         raise ScoresProblem(
             f"a column 'id' and one of {', '.join(PROBABILITY_NAMES)}, logit or label in {shown(path)}",
             f"no {missing} among {', '.join(shown(name) for name in found[:20])}",
-            nearest(missing, found) if found else "name a file with predictions",
+            f"{nearest(missing, found)}; rename that column" if found else "name a file with predictions",
         )
     ours: dict[str, Any] = {"id": table[folded["id"]].astype(str)}
     ours["group"] = table[folded["group"]].astype(str) if "group" in folded else ""
