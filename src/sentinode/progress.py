@@ -52,11 +52,14 @@ class Progress:
         print(line[:WIDEST], file=sys.stderr, flush=True)
 
     @contextmanager
-    def track(self, what: str, total: int, unit: str = "tiles") -> Iterator[Tick]:
-        """Follow a job of `total` items: a bar with rate and time left on a terminal, spaced lines elsewhere."""
+    def track(self, what: str, total: int, unit: str = "tiles", *, lines: bool = True) -> Iterator[Tick]:
+        """Follow a job of `total` items: a bar with time left on a terminal; elsewhere spaced lines, or none without `lines`."""
         if self.on_terminal:
             with self._bar(what, total, unit) as tick:
                 yield tick
+            return
+        if not lines:
+            yield lambda _count, /: None
             return
         start = said = time.monotonic()
         done = 0

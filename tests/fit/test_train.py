@@ -116,7 +116,7 @@ def test_a_finished_run_is_opened_by_resume_and_kept_otherwise(tmp_path: Path) -
 def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "unfinished.json").write_text('{"fingerprint": "other"}', "utf-8")
-    with pytest.raises(UsageProblem, match=r"expected the settings and tiles.*found others.*--overwrite"):
+    with pytest.raises(UsageProblem, match=r"expected the settings and tiles.*found other tiles.*--overwrite"):
         train(tissue_store(), out=tmp_path / "run", resume=True, **FAST)
     with pytest.raises(UsageProblem, match=r"unfinished work.*--resume"):
         train(tissue_store(), out=tmp_path / "run", **FAST)

@@ -4,7 +4,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from sentinode.errors import SplitProblem, UsageProblem, shown
+from sentinode.errors import RunProblem, SplitProblem, UsageProblem, shown
 from sentinode.fit.checkpoint import Interruption, interruption, read_checkpoint, write_checkpoint
 from sentinode.fit.feed import make_feed
 from sentinode.fit.loop import Judge, Progressing, fit
@@ -26,7 +28,7 @@ from sentinode.machine.memory import set_allocator
 from sentinode.machine.plan import Plan, make_plan
 from sentinode.nets.forward import Logits, Preprocessing, logits, placed
 from sentinode.nets.trained import ModelFacts, Run, build, load
-from sentinode.progress import Progress
+from sentinode.progress import Progress, Tick
 from sentinode.run import claim_folder, read_json, write_json
 from sentinode.settings import TrainSettings, settings_from
 from sentinode.tiles.passport import with_passport
@@ -105,9 +107,10 @@ def train(
     if claim_folder(folder, "run.json", resume=resume, overwrite=overwrite) and not (folder / "unfinished.json").exists():
         return load(folder)
 
-    plan = resumed_plan(folder, fingerprint) or plan_for(parts, settings, progress)
+    plan = resumed_plan(folder, fingerprint, settings) or plan_for(parts, settings, progress)
     torch.set_num_threads(plan.threads)
-    write_json(folder / "unfinished.json", {"fingerprint": fingerprint, "plan": dataclasses.asdict(plan)})
+    kept = {"fingerprint": fingerprint, "settings": dataclasses.asdict(settings), "plan": dataclasses.asdict(plan)}
+    write_json(folder / "unfinished.json", kept)
     keep_floor_sample(folder / "floor.npz", *parts.train)
     preprocessing = colours_of(*parts.train)
     facts = ModelFacts(
@@ -130,8 +133,8 @@ def train(
 
     feeds = [make_feed(of, rows, device=plan.device, resident=plan.resident) for of, rows in (parts.train, parts.valid)]
     judge = Judge(feeds[1], functools.partial(score, feeds[1].labels.cpu().numpy(), facts.logit_shift))
-    with interruption() as asked:
-        keeper = Keeper(folder, fingerprint, settings, progress, asked, len(feeds[0]))
+    with interruption() as asked, training_bar(progress, settings, len(feeds[0])) as tick:
+        keeper = Keeper(folder, fingerprint, settings, progress, asked, len(feeds[0]), tick)
         fit(state, feeds[0], judge, preprocessing, settings, plan, keeper)
     state.average.load_state_dict(state.best)
     raw = logits(state.average, feeds[1].in_order(64), preprocessing)
@@ -154,10 +157,20 @@ def checked(settings: TrainSettings) -> TrainSettings:
             raise UsageProblem(
                 f"{name} between {low:g} and {high:g}", str(getattr(settings, name)), f"change --{name.replace('_', '-')}"
             )
-    for name in ("epochs", "batch"):
-        if getattr(settings, name) < 1:
-            raise UsageProblem(f"{name} of at least 1", str(getattr(settings, name)), f"change --{name}")
-    if settings.minutes is not None and settings.minutes <= 0:
+    least = {
+        "epochs": 1,
+        "batch": 1,
+        "patience": 0,
+        "seed": 0,
+        "micro_batch": 0,
+        "threads": 0,
+        "weight_decay": 0,
+        "checkpoint_s": 0,
+    }
+    for name, low in least.items():
+        if not low <= getattr(settings, name) < math.inf:
+            raise UsageProblem(f"{name} of at least {low}", str(getattr(settings, name)), f"change --{name.replace('_', '-')}")
+    if settings.minutes is not None and not 0 < settings.minutes < math.inf:
         raise UsageProblem("minutes above 0", str(settings.minutes), "change --minutes, or use --epochs")
     return settings
 
@@ -186,16 +199,18 @@ def fingerprint_of(settings: TrainSettings, parts: Parts) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def resumed_plan(folder: Path, fingerprint: str) -> Plan | None:
+def resumed_plan(folder: Path, fingerprint: str, settings: TrainSettings) -> Plan | None:
     """Return the plan that an unfinished run of this fingerprint was started with: going on under another would change it."""
     path = folder / "unfinished.json"
     if not path.exists():
         return None
     kept = read_json(path)
     if kept.get("fingerprint") != fingerprint:
+        now, then = dataclasses.asdict(settings), kept.get("settings", {})
+        changed = [f"{name} {shown(now[name])}, not {shown(value)}" for name, value in then.items() if now.get(name) != value]
         raise UsageProblem(
             f"the settings and tiles that {shown(folder)} was started with",
-            "others",
+            "; ".join(changed) or "other tiles",
             "resume with the same command, or start anew with --overwrite",
         )
     return Plan(**kept["plan"])
@@ -237,23 +252,47 @@ def colours_of(store: Store, rows: npt.NDArray[np.int64]) -> Preprocessing:
 
 def score(labels: npt.NDArray[np.float32], shift: float, raw: Logits) -> tuple[float, float]:
     """Return (binary cross-entropy, AUROC) of raw logits [n], the prevalence put back by `shift`."""
+    if not np.isfinite(raw).all():
+        raise RunProblem(
+            "a training that stays finite",
+            f"{int((~np.isfinite(raw)).sum()):,} of {len(raw):,} validation logits that are not",
+            "start anew with --overwrite and a lower --lr",
+        )
     x = raw.astype(np.float64) + shift
     loss = np.mean(np.logaddexp(0, x) - labels * x)
     return float(loss), auroc(labels.astype(np.int64), x)
 
 
+def training_bar(progress: Progress, settings: TrainSettings, n_train: int) -> AbstractContextManager[Tick]:
+    """Return a bar over all tiles to be trained, or over the seconds of `minutes`; off a terminal the line an epoch is enough."""
+    if settings.minutes is not None:
+        return progress.track("training", round(60 * settings.minutes), "s", lines=False)
+    return progress.track("training", settings.epochs * n_train, lines=False)
+
+
 class Keeper:
-    """What happens between steps: checkpoints, the history file, a line an epoch, and the end that a signal asks for."""
+    """What happens between steps: checkpoints, the history file, bar and lines, and the end that a signal asks for."""
 
     def __init__(
-        self, folder: Path, fingerprint: str, settings: TrainSettings, progress: Progress, asked: Interruption, n_train: int
+        self,
+        folder: Path,
+        fingerprint: str,
+        settings: TrainSettings,
+        progress: Progress,
+        asked: Interruption,
+        n_train: int,
+        tick: Tick,
     ) -> None:
         self.checkpoint = functools.partial(write_checkpoint, folder / "resume" / "state.safetensors", fingerprint=fingerprint)
         self.folder, self.settings, self.progress, self.asked, self.n_train = folder, settings, progress, asked, n_train
-        self.saved = time.monotonic()
+        self.tick, self.ticked, self.saved = tick, 0, time.monotonic()
 
     def __call__(self, state: Progressing, when: str) -> None:
         """Keep `state` after a step or an epoch."""
+        by_clock = self.settings.minutes is not None
+        at = int(state.seconds) if by_clock else state.epoch * self.n_train + state.tiles_seen
+        self.tick(at - self.ticked)
+        self.ticked = at
         due = when == "epoch" or time.monotonic() - self.saved >= self.settings.checkpoint_s
         if due or self.asked.asked:
             self.checkpoint(state=state)

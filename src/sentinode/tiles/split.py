@@ -119,6 +119,12 @@ def given_split(train_rows: pd.DataFrame, valid_rows: pd.DataFrame) -> Split:
         _table(train_rows, np.where(train_labelled & ~copied, "train", "unused")),
         _table(valid_rows, np.where(valid_labelled, "valid", "unused")),
     ]
+    if copied.any() and copied.sum() == train_labelled.sum():
+        raise SplitProblem(
+            "a --valid store of other tiles than those that train",
+            f"a copy of every one of the {int(copied.sum()):,} training tiles",
+            "name another store, or leave --valid out: then a part of the training store chooses",
+        )
     warnings = []
     if copied.any():
         warnings.append(f"{int(copied.sum()):,} training tiles are copies of validation tiles: they are unused")
