@@ -122,6 +122,21 @@ def test_a_recipe_fills_what_was_not_typed(kaggle: Path, tmp_path: Path, capsys:
     assert (settings["epochs"], settings["lr"], settings["dihedral"], settings["batch"]) == (1, 0.02, False, 64)
 
 
+def test_quiet_is_quiet_and_json_is_one_value(kaggle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, trained, slides = str(tmp_path / "s.store"), str(tmp_path / "run"), str(kaggle / "slides.csv")
+    for words in (
+        ("pack", str(kaggle), "--out", store, "--groups", slides),
+        ("info", store, "--verify"),
+        ("train", store, "--out", trained, "--epochs", "1"),
+        ("predict", trained, str(kaggle), "--submission", "--out", str(tmp_path / "s.csv")),
+        ("evaluate", trained, store, "--resamples", "100", "--out", str(tmp_path / "judged")),
+    ):
+        assert run(*words, "--quiet", "--json") == 0
+        told = capsys.readouterr()
+        assert told.err == "", words
+        assert isinstance(json.loads(told.out), dict)
+
+
 def test_an_unknown_name_in_a_recipe_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("learning = 1\n", "utf-8")
