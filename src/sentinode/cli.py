@@ -50,12 +50,14 @@ def quickstart(
     *,
     out: Out = Path("quickstart"),
     data: Annotated[Path | None, Parameter(help="Your own folder of tiles instead of synthetic tissue.")] = None,
+    minutes: Annotated[float, Parameter(help="Of training.")] = 1.2,
+    seed: Annotated[int, Parameter(help="Of the tissue and of training.")] = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Synthetic tissue to store, model, judgement and picture: two minutes, no network."""
-    answer(sentinode.quickstart(out=out, data=data, overwrite=overwrite, quiet=quiet), as_json)
+    answer(sentinode.quickstart(out=out, data=data, minutes=minutes, seed=seed, overwrite=overwrite, quiet=quiet), as_json)
 
 
 @app.command
@@ -87,9 +89,15 @@ def info(
 
 
 @app.command
-def doctor(*, quiet: Quiet = False, as_json: Json = False) -> None:
+def doctor(
+    *,
+    store: Annotated[Path | None, Parameter(help="Measure feeding on this store instead of synthetic tiles.")] = None,
+    source: Annotated[Path | None, Parameter(help="Measure decoding on this source instead of synthetic images.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
     """Say what this machine has, measure it, and name the bottleneck."""
-    answer(sentinode.doctor(quiet=quiet), as_json)
+    answer(sentinode.doctor(store=store, source=source, quiet=quiet), as_json)
 
 
 @app.command

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sentinode.errors import MachineProblem
-from sentinode.machine.plan import Plan, choose_device, make_plan
+from sentinode.machine.plan import Plan, choose_device, choose_precision, make_plan
 from sentinode.settings import TrainSettings
 
 
@@ -63,3 +63,11 @@ def test_a_device_that_is_not_there_is_told() -> None:
     with pytest.raises(MachineProblem, match=r"expected device .*; found .*; "):
         choose_device("cuda:99")
     assert choose_device("cpu") == ("cpu", "asked for")
+
+
+@pytest.mark.parametrize(("device", "chosen"), [("cuda", "fp16"), ("cpu", "fp32")])
+def test_fp16_is_tried_on_gpus_alone(device: str, chosen: str) -> None:
+    """A GPU that knows fp16 but not bf16, as Pascal and Turing cards do."""
+    times = {"fp32": 1.0, "bf16": 2.0, "fp16": 0.5}
+    plan = Plan(device, "auto", 64, 1, True)
+    assert choose_precision(plan, lambda plan: times[plan.precision]).precision == chosen
