@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentinode.nets.forward import VIEWS, Preprocessing, logits, normalise, slices, view
+from sentinode.nets.forward import VIEWS, Kept, Preprocessing, logits, normalise, slices, view
 from sentinode.nets.simple_cnn import SimpleCNN
 
 PLAIN = Preprocessing((0.7, 0.5, 0.6), (0.2, 0.25, 0.15))
@@ -86,3 +86,11 @@ def test_reduced_precision_stays_near(precision: str) -> None:
     reduced = logits(model, slices(tiles, 8), PLAIN, precision=precision)
     np.testing.assert_allclose(reduced, exact, atol=0.05)
     assert not np.array_equal(reduced, exact)
+
+
+def test_logits_come_back_in_order_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kept, "BLOCK", 5)
+    kept = Kept(torch.device("cpu"))
+    for part in torch.arange(23.0).split(4):
+        kept.add(part)
+    np.testing.assert_array_equal(kept.all(), np.arange(23))

@@ -95,15 +95,44 @@ def logits(
     device = next(model.parameters()).device
     mean, std = preprocessing.on(device)
     model.eval()
-    out: list[Tensor] = []
+    kept = Kept(device)
     with arithmetic(device, precision):
         for part in parts:
             there = part.to(device, non_blocking=True)
             passes = [model(normalise(view(there, number), mean, std)).float() for number in VIEWS[views]]
-            out.append(torch.stack(passes).mean(0))
+            kept.add(torch.stack(passes).mean(0))
             done(len(part))
     model.train(was_training)
-    return torch.cat(out).cpu().numpy() if out else np.zeros(0, np.float32)
+    return kept.all()
+
+
+class Kept:
+    """Logits as they come, in blocks that are there before the batches.
+
+    A small tensor kept from each batch would lie between the big ones that are freed, and the heap would grow with every batch:
+    2 MB each, measured with glibc.
+    """
+
+    BLOCK = 65_536
+
+    def __init__(self, device: torch.device) -> None:
+        self.blocks = [torch.empty(self.BLOCK, device=device)]
+        self.used = 0
+
+    def add(self, logits: Tensor) -> None:
+        """Keep float32 [k]."""
+        while len(logits):
+            if self.used == self.BLOCK:
+                self.blocks.append(torch.empty_like(self.blocks[0]))
+                self.used = 0
+            part = logits[: self.BLOCK - self.used]
+            self.blocks[-1][self.used : self.used + len(part)] = part
+            self.used += len(part)
+            logits = logits[len(part) :]
+
+    def all(self) -> Logits:
+        """Return all of them, float32 [n]."""
+        return torch.cat([*self.blocks[:-1], self.blocks[-1][: self.used]]).cpu().numpy()
 
 
 def slices(tiles: npt.NDArray[np.uint8], batch: int) -> Iterator[Tensor]:
