@@ -21,6 +21,25 @@ Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print the res
 Out = Annotated[Path, Parameter(help="What to write.")]
 
 
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """How a job that can be resumed treats what is there, and how it speaks."""
+
+    resume: Resume = False
+    overwrite: Overwrite = False
+    quiet: Quiet = False
+    as_json: Json = False
+
+    def arguments(self) -> dict[str, bool]:
+        """Return what the function of the same name takes."""
+        return {"resume": self.resume, "overwrite": self.overwrite, "quiet": self.quiet}
+
+
+NEW_JOB = Job()
+"""Of a command line that names none of these flags."""
+
+
 def from_recipe(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Fill options that were not typed from the TOML file that --recipe names; unknown names in it are an error."""
     named = {argument.name.removeprefix("--").replace("-", "_"): argument for argument in arguments}
@@ -65,14 +84,11 @@ def pack(
     *sources: Annotated[Path, Parameter(help="Folders, CSV manifests or PCam HDF5 files.")],
     out: Out,
     settings: Annotated[PackSettings, Flat] = PackSettings(),
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    job: Job = NEW_JOB,
 ) -> None:
     """Pack tiles of any source into a store."""
-    store = sentinode.pack(*sources, out=out, settings=settings, resume=resume, overwrite=overwrite, quiet=quiet)
-    answer(sentinode.info(store), as_json)
+    store = sentinode.pack(*sources, out=out, settings=settings, **job.arguments())
+    answer(sentinode.info(store), job.as_json)
 
 
 @app.command
@@ -109,15 +125,12 @@ def train(
     valid: Annotated[Path | None, Parameter(help="A store that chooses epoch and threshold.")] = None,
     recipe: Annotated[Path | None, Parameter(help="A TOML file of settings; typed options win.")] = None,
     settings: Annotated[TrainSettings, Flat] = TrainSettings(),
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    job: Job = NEW_JOB,
 ) -> None:
     """Train a network on a store."""
     del recipe  # read by from_recipe, before the settings were made
-    run = sentinode.train(store, out=out, valid=valid, settings=settings, resume=resume, overwrite=overwrite, quiet=quiet)
-    answer(run, as_json)
+    run = sentinode.train(store, out=out, valid=valid, settings=settings, **job.arguments())
+    answer(run, job.as_json)
 
 
 @app.command

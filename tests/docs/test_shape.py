@@ -28,8 +28,7 @@ def test_a_file_reads_in_one_sitting(path: Path) -> None:
     for node in functions(path):
         assert lines_without_docstring(node) <= 60, node.name
         named = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if a.arg not in {"self", "cls"}]
-        limit = 9 if path.name == "cli.py" else 7  # a verb of the command line has an argument for each of its flags
-        assert len(named) <= limit, node.name
+        assert len(named) <= 7, node.name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
