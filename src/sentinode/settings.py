@@ -40,7 +40,7 @@ class PackSettings:
 class TrainSettings:
     """How a network is trained."""
 
-    model: Literal["simple-cnn"] = option("simple-cnn", "Network: simple-cnn, three blocks of convolution and pooling.")
+    model: str = option("simple-cnn", "Network: simple-cnn, three blocks of convolution and pooling, or p4m-cnn, equivariant.")
     split: Literal["auto", "random", "grouped"] = option(
         "auto", "Split off the validation part by slide (where known) or by tile."
     )

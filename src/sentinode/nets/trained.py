@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from sentinode.errors import DataProblem, RunProblem, nearest, shown
 from sentinode.nets.forward import Logits, Preprocessing, logits, placed, slices
+from sentinode.nets.p4m_cnn import P4MCNN
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.run import read_json, write_bytes, write_json
 from sentinode.scores import probability_of
 
 FORMAT = 1
 """Version of model.json."""
-NETWORKS: dict[str, type[nn.Module]] = {"simple-cnn": SimpleCNN}
+NETWORKS: dict[str, type[nn.Module]] = {"simple-cnn": SimpleCNN, "p4m-cnn": P4MCNN}
 """Our own networks by the name `--model` takes."""
 
 
