@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sentinode.errors import UsageProblem, shown
+from sentinode.errors import UsageProblem
 from sentinode.nets.forward import view
 from sentinode.nets.simple_cnn import centre
 
@@ -127,7 +127,7 @@ class P4MCNN(nn.Module):
         """Return logits [n] of normalised tiles [n, 3, px, px]; UsageProblem if px is no multiple of 8."""
         if not torch.jit.is_tracing() and x.shape[-1] % 8:  # type: ignore[no-untyped-call]
             raise UsageProblem(
-                "tiles whose edge is a multiple of 8 for p4m-cnn", f"{shown(x.shape[-1])} px", "pack them with --px 96"
+                "tiles whose edge is a multiple of 8 for p4m-cnn", f"{x.shape[-1]} px", "pack them with --px 96"
             )
         maps = self.blocks(x)
         features = self.dropout(torch.cat([*self.pooled(maps), *self.pooled(centre(maps))], dim=1))
