@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from sentinode.errors import DataProblem, RunProblem, nearest, shown
+from sentinode.errors import DataProblem, RunProblem, shown
 from sentinode.nets.forward import Logits, logits, placed, slices
+from sentinode.nets.p4m_cnn import P4MCNN
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.run import read_json, write_bytes, write_json
@@ -24,7 +25,7 @@ from sentinode.scores import probability_of
 
 FORMAT = 1
 """Version of model.json."""
-NETWORKS: dict[str, type[nn.Module]] = {"simple-cnn": SimpleCNN}
+NETWORKS: dict[str, type[nn.Module]] = {"simple-cnn": SimpleCNN, "p4m-cnn": P4MCNN}
 """Our own networks by the name `--model` takes."""
 
 
