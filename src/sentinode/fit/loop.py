@@ -172,14 +172,14 @@ def progress_of(state: Progressing, settings: TrainSettings, steps_an_epoch: int
 
 
 def schedule(state: Progressing, settings: TrainSettings, steps_an_epoch: int) -> None:
-    """Set the learning rate: a linear rise over `warmup`, then a cosine down to 0."""
+    """Set the learning rates: a linear rise over `warmup`, then a cosine down to 0, times each group's own scale."""
     done = progress_of(state, settings, steps_an_epoch)
     if done < settings.warmup:
         share = max(done / settings.warmup, 1e-3)
     else:
         share = 0.5 * (1 + math.cos(math.pi * (done - settings.warmup) / max(1 - settings.warmup, 1e-9)))
     for group in state.optimizer.param_groups:
-        group["lr"] = settings.lr * share
+        group["lr"] = settings.lr * share * group["scale"]
 
 
 def out_of_time(state: Progressing, settings: TrainSettings, validation_s: float) -> bool:
