@@ -102,6 +102,12 @@ class Sampled:
         """Return how many trials have ended, in whatever way."""
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
 
+    def elsewhere(self, known: set[int]) -> list[Trial]:
+        """Return the trials that ended on other machines: those of the study whose numbers are not `known` here."""
+        words = {"COMPLETE": "done", "PRUNED": "pruned", "FAIL": "failed"}
+        ended = [one for one in self.study.get_trials(deepcopy=False) if one.state.is_finished() and one.number not in known]
+        return [Trial(one.number, dict(one.params), words[one.state.name], one.value, note="elsewhere") for one in ended]
+
     def draw(self) -> tuple[Any, dict[str, Any]]:
         """Return a new trial and its settings."""
         number = sum(trial.state.name != "WAITING" for trial in self.study.get_trials(deepcopy=False))

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,14 +99,35 @@ def train(
     UsageProblem, StoreProblem, SplitProblem, RunProblem, MachineProblem
         For settings, tiles, splits, folders and machines that do not fit.
     """
+    settings = checked(settings_from(TrainSettings, settings, options))
+    return train_watched(store, Path(out), valid, settings, Job(resume, overwrite, quiet))
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a training treats what is in its folder, and whether it speaks."""
+
+    resume: bool = False
+    overwrite: bool = False
+    quiet: bool = False
+
+
+def train_watched(
+    store: str | Path | Store,
+    folder: Path,
+    valid: str | Path | None,
+    settings: TrainSettings,
+    job: Job,
+    watch: Callable[[int, float], None] | None = None,
+) -> Run:
+    """Train as `train` does; `watch`, where given, is told of each epoch (1 is the first) and its AUROC and may raise to stop."""
     began = time.perf_counter()
     set_allocator()
-    settings = checked(settings_from(TrainSettings, settings, options))
-    progress, folder = Progress(quiet), Path(out)
+    progress = Progress(job.quiet)
 
     parts = choose_parts(store, valid, settings)
     fingerprint = fingerprint_of(settings, parts)
-    if claim_folder(folder, "run.json", resume=resume, overwrite=overwrite) and not (folder / "unfinished.json").exists():
+    if claim_folder(folder, "run.json", resume=job.resume, overwrite=job.overwrite) and not (folder / "unfinished.json").exists():
         return load(folder)
 
     plan = resumed_plan(folder, fingerprint, settings) or plan_for(parts, settings, progress)
@@ -137,7 +159,13 @@ def train(
     judge = Judge(feeds[1], functools.partial(score, feeds[1].labels.cpu().numpy(), facts.logit_shift))
     with interruption() as asked, training_bar(progress, settings, len(feeds[0])) as tick:
         keeper = Keeper(folder, fingerprint, settings, progress, asked, len(feeds[0]), tick)
-        fit(state, feeds[0], judge, transform, settings, plan, keeper)
+
+        def keep(state: Progressing, when: str) -> None:
+            keeper(state, when)
+            if watch is not None and when == "epoch":
+                watch(state.epoch, state.history[-1]["valid_auroc"])
+
+        fit(state, feeds[0], judge, transform, settings, plan, keep)
     state.average.load_state_dict(state.best)
     raw = logits(state.average, feeds[1].in_order(64), transform)
     return finish(folder, state, raw, facts, parts, settings, plan)
