@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sentinode.flows.doctor import doctor as doctor
     from sentinode.flows.evaluate import evaluate as evaluate
     from sentinode.flows.quickstart import quickstart as quickstart
+    from sentinode.flows.tune import Study as Study
+    from sentinode.flows.tune import tune as tune
     from sentinode.infer.predict import predict as predict
     from sentinode.nets.trained import Run as Run
     from sentinode.nets.trained import load as load
@@ -30,6 +32,8 @@ HOMES = {
     "doctor": "flows.doctor",
     "evaluate": "flows.evaluate",
     "quickstart": "flows.quickstart",
+    "Study": "flows.tune",
+    "tune": "flows.tune",
     "predict": "infer.predict",
     "Run": "nets.trained",
     "load": "nets.trained",

@@ -118,6 +118,15 @@ def resolved(settings: TrainSettings) -> TrainSettings:
 
 
 @dataclass(frozen=True)
+class TuneSettings:
+    """What a study searches: a grid, or trials drawn by what earlier ones found."""
+
+    grid: tuple[str, ...] = option((), "A setting of 'train' and its values, such as lr=1e-3,1e-4; once a setting.")
+    trials: int | None = option(None, "Draw so many trials with Optuna (TPE sampler, median pruner) instead of a grid.")
+    storage: str | None = option(None, "Database URL that several machines share; default: a journal file in the study's folder.")
+
+
+@dataclass(frozen=True)
 class PredictSettings:
     """How a run is applied."""
 

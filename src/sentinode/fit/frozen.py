@@ -42,7 +42,7 @@ def features_of(job: Job) -> tuple[Features, Features]:
 def fitted_head(job: Job, settings: TrainSettings, features: tuple[Features, Features]) -> Fitted:
     """Return the head that `settings` ask for, fitted to `features` of the training and validation tiles."""
     train, valid = (part.values for part in features)
-    return fit_head(settings.head, train, job.parts.labels("train"), valid, job.parts.labels("valid"), settings)
+    return fit_head(settings.head, train, job.parts.labels("train"), valid, job.parts.labels("valid"), settings, job.watch)
 
 
 def train_frozen(job: Job) -> Run:

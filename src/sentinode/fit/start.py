@@ -1,7 +1,7 @@
 """What training starts from: a network with its facts, random or pretrained, its input checked against its weights."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,16 @@ RECALIBRATION_TILES = 4096
 """Most training tiles that batch-norm statistics are estimated on."""
 
 
+def unwatched(_epoch: int, _auroc: float) -> None:
+    """Watch nothing."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One training: where it writes, its settings (resolved), who trains and chooses, the network it starts from, and its voice.
 
-    `fingerprint` names settings, tiles and weights; `began` is the clock at its start, `time.perf_counter`.
+    `fingerprint` names settings, tiles and weights; `began` is the clock at its start, `time.perf_counter`. `watch` is told of each
+    epoch (1 is the first) and its validation AUROC, and may raise to stop.
     """
 
     folder: Path
@@ -41,6 +46,7 @@ class Job:
     fingerprint: str
     progress: Progress
     began: float
+    watch: Callable[[int, float], None] = unwatched
 
 
 @functools.cache

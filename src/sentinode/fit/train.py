@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,12 @@ from sentinode.fit.checkpoint import interruption, read_checkpoint
 from sentinode.fit.feed import make_feed
 from sentinode.fit.frozen import fit_head_first, train_frozen
 from sentinode.fit.keeper import Keeper, training_bar
-from sentinode.fit.loop import Judge, fit
+from sentinode.fit.loop import Judge, Progressing, fit
 from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.parts import choose_parts, fingerprint_of, unfinished
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import cost, finish
-from sentinode.fit.start import Job, start
+from sentinode.fit.start import Job, start, unwatched
 from sentinode.judge.auroc import auroc
 from sentinode.machine.memory import set_allocator
 from sentinode.machine.plan import Plan, make_plan
@@ -74,19 +76,41 @@ def train(
     UsageProblem, StoreProblem, SplitProblem, RunProblem, MachineProblem
         For settings, tiles, splits, folders and machines that do not fit.
     """
+    settings = resolved(checked(settings_from(TrainSettings, settings, options)))
+    return train_watched(store, Path(out), valid, settings, Claim(resume, overwrite, quiet))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """How a training treats what is in its folder, and whether it speaks."""
+
+    resume: bool = False
+    overwrite: bool = False
+    quiet: bool = False
+
+
+def train_watched(
+    store: str | Path | Store,
+    folder: Path,
+    valid: str | Path | None,
+    settings: TrainSettings,
+    claim: Claim,
+    watch: Callable[[int, float], None] = unwatched,
+) -> Run:
+    """Train as `train` does, `settings` resolved; `watch` is told of each epoch (1 is the first) and its AUROC and may raise to stop."""
     began = time.perf_counter()
     set_allocator()
-    settings = resolved(checked(settings_from(TrainSettings, settings, options)))
-    progress, folder = Progress(quiet), Path(out)
+    progress = Progress(claim.quiet)
 
     parts = choose_parts(store, valid, settings)
     network, facts = start(settings, parts)
     fingerprint = fingerprint_of(settings, parts, facts.training.get("weights_digest", ""))
-    if claim_folder(folder, "run.json", resume=resume, overwrite=overwrite) and not (folder / "unfinished.json").exists():
+    finished = claim_folder(folder, "run.json", resume=claim.resume, overwrite=claim.overwrite)
+    if finished and not (folder / "unfinished.json").exists():
         return load(folder)
 
     kept = unfinished(folder, fingerprint, settings)
-    job = Job(folder, settings, parts, network, facts, fingerprint, progress, began)
+    job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, watch)
     for line in parts.lines():
         progress.say(line)
     return train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
@@ -115,7 +139,13 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
     judge = Judge(feeds[1], functools.partial(score, feeds[1].labels.cpu().numpy(), job.facts.logit_shift))
     with interruption() as asked, training_bar(progress, settings, len(feeds[0])) as tick:
         keeper = Keeper(folder, job.fingerprint, settings, progress, asked, len(feeds[0]), tick)
-        fit(state, feeds[0], judge, transform, settings, plan, keeper)
+
+        def keep(state: Progressing, when: str) -> None:
+            keeper(state, when)
+            if when == "epoch":
+                job.watch(state.epoch, state.history[-1]["valid_auroc"])
+
+        fit(state, feeds[0], judge, transform, settings, plan, keep)
     state.average.load_state_dict(state.best)
     raw = logits(state.average, feeds[1].in_order(64), transform)
     best = state.history[state.best_epoch]

@@ -138,16 +138,17 @@ def config_file(model: str) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the `pretrained_cfg` of a config.json as timm writes it, its older flat form too."""
+    """Return a config.json as timm writes it (its older flat form too): the `pretrained_cfg`, `architecture` and `model_args`."""
+    defaults = timm_module().models.PretrainedCfg().to_dict()
     try:
         values = json.loads(path.read_text("utf-8"))
-        config = values.get("pretrained_cfg", values)
-        return dict(config) | {"architecture": str(values["architecture"])}
+        config = defaults | dict(values.get("pretrained_cfg", values))
+        # The head is ours, so how many classes the saved network had is not asked of the new one.
+        arguments = {name: value for name, value in values.get("model_args", {}).items() if name != "num_classes"}
+        return config | {"architecture": str(values["architecture"]), "model_args": arguments}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"a timm config.json at {shown(path)}"
-        raise RunProblem(
-            what, f"{type(error).__name__}: {error}"[:200], "name a repository or folder of a timm network"
-        ) from error
+        raise RunProblem(what, f"{type(error).__name__}: {error}"[:200], "name a repository or folder of a timm network") from error
 
 
 def weight_file(path: Path) -> Path:
