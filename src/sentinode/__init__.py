@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sentinode.flows.tune import Study as Study
     from sentinode.flows.tune import tune as tune
     from sentinode.infer.predict import predict as predict
+    from sentinode.nets.catalogue import models as models
     from sentinode.nets.trained import Run as Run
     from sentinode.nets.trained import load as load
     from sentinode.tiles.info import info as info
@@ -35,6 +36,7 @@ HOMES = {
     "Study": "flows.tune",
     "tune": "flows.tune",
     "predict": "infer.predict",
+    "models": "nets.catalogue",
     "Run": "nets.trained",
     "load": "nets.trained",
     "info": "tiles.info",

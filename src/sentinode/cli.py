@@ -117,6 +117,19 @@ def doctor(
 
 
 @app.command
+def models(
+    pattern: Annotated[str | None, Parameter(help="Part of a name, a pattern with *, or a network, to list its weights.")] = None,
+    /,
+    *,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """List networks for --model: what is on this machine, what a download would bring, size, cost and licence."""
+    del quiet  # it says nothing but the result
+    answer(sentinode.models(pattern), as_json)
+
+
+@app.command
 def train(
     store: Annotated[Path, Parameter(help="A packed store with labels.")],
     /,

@@ -73,7 +73,12 @@ def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted)
         "stopped_by": "epochs",
         "valid": {"auroc": fitted.auroc, "loss": fitted.history[best]["valid_loss"]},
         "head": fitted.note,
-        "plan": {"device": job.settings.device, "precision": "fp32", "engine": train.engine, "reasons": {"engine": train.reasons}},
+        "plan": {
+            "device": job.settings.device,
+            "precision": "fp32",
+            "engine": train.engine,
+            "reasons": {"engine": train.reasons},
+        },
         "cost": cost(job, features),
     }
     return finish(job, job.network.state_dict(), fitted.valid_logits, found)

@@ -148,7 +148,9 @@ def read_config(path: Path) -> dict[str, Any]:
         return config | {"architecture": str(values["architecture"]), "model_args": arguments}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"a timm config.json at {shown(path)}"
-        raise RunProblem(what, f"{type(error).__name__}: {error}"[:200], "name a repository or folder of a timm network") from error
+        raise RunProblem(
+            what, f"{type(error).__name__}: {error}"[:200], "name a repository or folder of a timm network"
+        ) from error
 
 
 def weight_file(path: Path) -> Path:
@@ -188,6 +190,11 @@ def published(name: str) -> Weights:
 
 
 def loaded(file: Path, source: str, config: dict[str, Any]) -> Weights:
-    """Return the weights of a file."""
+    """Return the weights of a file.
+
+    Of a saved network whose file holds layer scales, the arguments say so too: some encoders leave that to whoever builds them.
+    """
     state = read_state(file)
+    if "model_args" in config and any(name.endswith(".ls1.gamma") for name in state):
+        config = config | {"model_args": {"init_values": 1e-5} | config["model_args"]}
     return Weights(state, source, digest(state), config)
