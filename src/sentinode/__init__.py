@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sentinode.flows.doctor import doctor as doctor
     from sentinode.flows.evaluate import evaluate as evaluate
     from sentinode.flows.quickstart import quickstart as quickstart
+    from sentinode.infer.export import export as export
     from sentinode.infer.predict import predict as predict
     from sentinode.nets.trained import Run as Run
     from sentinode.nets.trained import load as load
@@ -30,6 +31,7 @@ HOMES = {
     "doctor": "flows.doctor",
     "evaluate": "flows.evaluate",
     "quickstart": "flows.quickstart",
+    "export": "infer.export",
     "predict": "infer.predict",
     "Run": "nets.trained",
     "load": "nets.trained",
