@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sentinode.flows.quickstart import quickstart as quickstart
     from sentinode.flows.tune import Study as Study
     from sentinode.flows.tune import tune as tune
+    from sentinode.infer.export import export as export
     from sentinode.infer.predict import predict as predict
     from sentinode.nets.catalogue import models as models
     from sentinode.nets.trained import Run as Run
@@ -35,6 +36,7 @@ HOMES = {
     "quickstart": "flows.quickstart",
     "Study": "flows.tune",
     "tune": "flows.tune",
+    "export": "infer.export",
     "predict": "infer.predict",
     "models": "nets.catalogue",
     "Run": "nets.trained",

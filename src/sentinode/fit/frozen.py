@@ -64,7 +64,7 @@ def fit_head_first(job: Job) -> None:
 
 def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted) -> Run:
     """Write the run of a head that was fitted to `features`."""
-    train, valid = features
+    train, _ = features
     classifier_of(job.network).head.load_state_dict(fitted.head.state_dict())
     write_history(job.folder / "history.csv", fitted.history)
     best = max(range(len(fitted.history)), key=lambda at: fitted.history[at]["valid_auroc"])

@@ -1,5 +1,7 @@
-"""A small network that a turned or mirrored tile cannot surprise: convolutions over the group p4m (translations, four rotations,
-reflections), so that a tile and its eight dihedral views get the same logit by construction.
+"""A small network that a turned or mirrored tile cannot surprise.
+
+Its convolutions go over the group p4m (translations, four rotations, reflections), so that a tile and its eight dihedral views get
+the same logit by construction.
 
 A field is one channel of the group: eight maps, one an orientation, from the eight views of one filter. Turning a tile turns the
 maps of a field and changes places among them; the maximum and the mean over a field's orientations and positions stay what they
