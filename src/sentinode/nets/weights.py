@@ -129,7 +129,8 @@ def config_of(model: str) -> dict[str, Any]:
     if tag and tag not in names:
         do = nearest(tag, names) if names else "it has no published weights"
         raise UsageProblem(f"weights of {architecture(model)}", shown(tag), do)
-    return dict(timm.get_pretrained_cfg(model).to_dict())
+    config: dict[str, Any] = timm.get_pretrained_cfg(model).to_dict()
+    return config
 
 
 def config_file(model: str) -> Path:
@@ -142,7 +143,7 @@ def read_config(path: Path) -> dict[str, Any]:
     defaults = timm_module().models.PretrainedCfg().to_dict()
     try:
         values = json.loads(path.read_text("utf-8"))
-        config = defaults | dict(values.get("pretrained_cfg", values))
+        config: dict[str, Any] = defaults | dict(values.get("pretrained_cfg", values))
         # The head is ours, so how many classes the saved network had is not asked of the new one.
         arguments = {name: value for name, value in values.get("model_args", {}).items() if name != "num_classes"}
         return config | {"architecture": str(values["architecture"]), "model_args": arguments}
