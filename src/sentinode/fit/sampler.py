@@ -80,9 +80,11 @@ class Sampled:
             from optuna.storages.journal import JournalFileBackend
 
             return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+        from sqlalchemy.exc import SQLAlchemyError
+
         try:
             return self.optuna.storages.RDBStorage(url)
-        except (ImportError, ValueError, OSError, *database_errors()) as error:
+        except (ImportError, ValueError, OSError, SQLAlchemyError) as error:
             told = " ".join(str(error).split())[:200]
             raise MachineProblem(
                 f"a database at {shown(url)}", f"{type(error).__name__}: {told}", "mend --storage, such as sqlite:///study.db"
@@ -137,10 +139,3 @@ class Sampled:
             self.study.tell(trial, outcome.auroc)
         else:
             self.study.tell(trial, state=states.PRUNED if outcome.state == "pruned" else states.FAIL)
-
-
-def database_errors() -> tuple[type[Exception], ...]:
-    """Return what SQLAlchemy, which Optuna brings, raises for addresses and databases that do not work."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (SQLAlchemyError,)
