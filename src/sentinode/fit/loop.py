@@ -179,10 +179,10 @@ def share_of_rate(done: float, warmup: float) -> float:
 
 
 def schedule(state: Progressing, settings: TrainSettings, steps_an_epoch: int) -> None:
-    """Set the learning rate: a linear rise over `warmup`, then a cosine down to 0."""
+    """Set the learning rates: a linear rise over `warmup`, then a cosine down to 0, times each group's own scale."""
     share = share_of_rate(progress_of(state, settings, steps_an_epoch), settings.warmup)
     for group in state.optimizer.param_groups:
-        group["lr"] = settings.lr * share
+        group["lr"] = settings.lr * share * group["scale"]
 
 
 def out_of_time(state: Progressing, settings: TrainSettings, validation_s: float) -> bool:
