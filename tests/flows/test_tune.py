@@ -19,7 +19,7 @@ from sentinode.fit.train import train
 from sentinode.fit.trials import Watch, claimed
 from sentinode.flows.tune import tune
 from sentinode.nets.trained import load
-from sentinode.settings import TrainSettings
+from sentinode.settings import RECIPES, TrainSettings
 from sentinode.tiles.arrays import store_of
 from sentinode.tiles.store import Store
 from sentinode.tiles.synth import synthesise
@@ -40,6 +40,7 @@ class Formula:
 
     def __init__(self, dies_at: int = -1) -> None:
         self.ran: list[int] = []
+        self.about: dict[str, Any] = {}
         self.dies_at = dies_at
 
     def run(self, number: int, settings: TrainSettings, watch: Watch) -> tuple[Any, dict[str, Any]]:
@@ -64,7 +65,7 @@ class Formula:
 
 
 def tissue_labels() -> Any:
-    from sentinode.fit.train import choose_parts
+    from sentinode.fit.parts import choose_parts
 
     store, rows = choose_parts(tissue(), None, TrainSettings(split="random")).valid
     return store.rows["label"].to_numpy()[rows].astype(float)
@@ -73,7 +74,7 @@ def tissue_labels() -> Any:
 @pytest.fixture
 def formula(monkeypatch: pytest.MonkeyPatch) -> Formula:
     made = Formula()
-    monkeypatch.setattr("sentinode.flows.tune.way_of", lambda _folder, base, *_: (base, made))
+    monkeypatch.setattr("sentinode.flows.tune.Trainings", lambda *_: made)
     return made
 
 
@@ -121,7 +122,8 @@ def test_killed_trials_of_a_sampler_are_run_again_to_the_same_table(tmp_path: Pa
     study = tune(tissue(), out=tmp_path / "killed", trials=14, resume=True, **FAST)
     pd.testing.assert_frame_equal(table(tmp_path / "whole"), table(tmp_path / "killed"), check_exact=True)
     assert [trial.number for trial in study.trials] == list(range(14))
-    assert study.trials[0].options["lr"] == TrainSettings().lr  # the recipe itself is the first
+    recipe = {name: study.trials[0].options[name] for name in ("lr", "batch")}
+    assert recipe == {name: RECIPES["scratch"][name] for name in recipe}  # the recipe itself is the first
     assert 0 < study.record["ended"]["pruned"] < 14
     assert study.record["ended"]["done"] + study.record["ended"]["pruned"] == 14
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sentinode.errors import RunProblem
 from sentinode.report.search import draw_course, draw_table, write_search
 
-GRID = {"lr": [0.1, 0.01], "batch": [16, 32, 64]}
+GRID: dict[str, list[Any]] = {"lr": [0.1, 0.01], "batch": [16, 32, 64]}
 
 
 def trials(states: str = "dddddd") -> list[dict[str, Any]]:
