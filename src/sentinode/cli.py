@@ -160,7 +160,7 @@ def tune(
 ) -> None:
     """Search settings: every cell of a grid, or trials that learn from earlier ones; the best becomes a run."""
     del recipe  # read by from_recipe, before the settings were made
-    sought = {"grid": search.grid, "trials": search.trials, "storage": search.storage}
+    sought: dict[str, Any] = {"grid": search.grid, "trials": search.trials, "storage": search.storage}
     answer(sentinode.tune(store, out=out, valid=valid, settings=settings, **job.arguments(), **sought), job.as_json)
 
 
