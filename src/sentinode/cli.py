@@ -11,7 +11,7 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, Token
 
 import sentinode
 from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, nearest, shown
-from sentinode.settings import EvaluateSettings, PackSettings, PredictSettings, TrainSettings, read_recipe
+from sentinode.settings import EvaluateSettings, LadderSettings, PackSettings, PredictSettings, TrainSettings, read_recipe
 
 Flat = Parameter(name="*")
 Resume = Annotated[bool, Parameter(negative=(), help="Go on with an unfinished job of the same input.")]
@@ -161,6 +161,20 @@ def evaluate(
     """Judge runs, or anyone's predictions, on a store: every figure with its interval, beside the colour floor."""
     judgement = sentinode.evaluate(*inputs, out=out, settings=settings, overwrite=overwrite, quiet=quiet)
     answer(judgement, as_json)
+
+
+@app.command
+def ladder(
+    store: Annotated[Path, Parameter(help="A packed store with labels.")],
+    /,
+    *,
+    out: Out,
+    test: Annotated[Path | None, Parameter(help="A store that judges every rung and never chooses.")] = None,
+    settings: Annotated[LadderSettings, Flat] = LadderSettings(),
+    job: Job = NEW_JOB,
+) -> None:
+    """Climb from the colour floor to an ensemble: what each rung reaches, costs, and whether it is worth it."""
+    answer(sentinode.ladder(store, out=out, test=test, settings=settings, **job.arguments()), job.as_json)
 
 
 def answer(result: Any, as_json: bool) -> None:

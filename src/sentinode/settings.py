@@ -93,6 +93,23 @@ class EvaluateSettings:
     seed: int = option(0, "Of the bootstrap and of the floor's sample: the same seed gives the same judgement.")
 
 
+RUNGS = ("floor", "simple-cnn", "p4m-cnn", "frozen", "finetune", "ensemble")
+"""The rungs of the ladder, from the lowest."""
+
+
+@dataclass(frozen=True)
+class LadderSettings(TrainSettings):
+    """What every rung of the ladder is trained with, and how the rungs are judged."""
+
+    minutes: float | None = option(
+        None, "Of training, divided: 2 parts simple-cnn, 3 p4m-cnn, 5 finetune, 1 the study's sample; others take what they need."
+    )
+    valid: str | None = option(None, "A store that chooses in every rung; default: a part split off the tiles that train.")
+    rungs: str = option(",".join(RUNGS), "The rungs to climb, separated by commas.")
+    study: bool = option(True, "Also the reference study's table, and its scaling mistake made on purpose.")
+    resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
+
+
 def fits(value: object, kind: Any) -> bool:
     """Return whether `value` is of the annotated type `kind`: a class, a Literal, or a union of such."""
     if get_origin(kind) is Literal:
