@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sentinode.report import climb
-from sentinode.report.ladder import WIDE, estimate, ladder_lines, number, verdict, write_ladder
+from sentinode.report.ladder import WIDE, compared, estimate, ladder_lines, number, verdict, write_ladder
 
 
 def figure(estimate: float, reach: float = 0.01) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def ladder_values() -> dict[str, Any]:
     for below, row, word in zip(rungs[:-1], rungs[1:], ("worth it", "worth it", "worse", "worth it", "no better"), strict=True):
         row |= {"below": below["name"], "below_title": below["title"], "verdict": word, "cost": "3.1 minutes of training more"}
         row["difference"] = figure(row["test"]["estimate"] - below["test"]["estimate"]) | {"on": "test"}
-    rungs[-1]["note"] = "fine-tuned backbone alone over 8 views: 0.9601 on test"
+    rungs[-1]["notes"] = ["fine-tuned backbone alone over 8 views: 0.9601 on test"]
     study = {"study": "simple CNN, all tiles", "auc": 0.9365, "ours": "simple CNN", "valid": figure(0.93), "test": figure(0.92)}
     heads = {"dense": {"valid": figure(0.72), "test": figure(0.7)}, "logistic": {"valid": figure(0.9), "test": figure(0.89)}}
     mistake = {"title": "255 times too small", "low": -0.01, "high": 0.01, **heads}
@@ -50,7 +50,13 @@ def ladder_values() -> dict[str, Any]:
         "backbone": "tf_efficientnet_lite0",
         "rule": "worth it: the interval lies above 0",
         "study": [study],
-        "mistakes": {"network": "lite0", "n_train": 5600, "on": ["valid", "test"], "rows": [mistake], "answer": "Scaling it was."},
+        "mistakes": {
+            "network": "lite0",
+            "n_train": 5600,
+            "on": ["valid", "test"],
+            "rows": [mistake],
+            "answer": "Scaling it was.",
+        },
         "command": ["sentinode ladder S.store --out DIR"],
         "versions": {"sentinode": "0", "torch": "2", "python": "3"},
         "settings": {"seed": 0},
@@ -93,6 +99,7 @@ def test_the_page_holds_all_and_asks_for_nothing(tmp_path: Path) -> None:
         assert row["title"] in text
         assert estimate(row["test"]) in text
         assert verdict(row) in text
+        assert compared(row) in text
     for said in ("Not a medical device", "Scaling it was.", "0.9365", "sentinode ladder S.store", "only 12 slides"):
         assert said in text
 

@@ -5,7 +5,6 @@ import hashlib
 import json
 import platform
 import shlex
-import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sentinode.errors import RunProblem, StoreProblem, UsageProblem, shown
+from sentinode.errors import StoreProblem, UsageProblem, shown
 from sentinode.fit.train import Parts, checked, choose_parts
 from sentinode.flows.evaluate import Origin, origin_of
 from sentinode.flows.rungs import (
@@ -36,7 +35,7 @@ from sentinode.progress import Progress
 from sentinode.report.ladder import ladder_lines, write_ladder
 from sentinode.run import claim_folder, read_json, write_json
 from sentinode.settings import LadderSettings, settings_from
-from sentinode.tiles.store import Store, open_store
+from sentinode.tiles.store import open_store
 
 FORMAT = 1
 """Version of ladder.json."""
@@ -136,7 +135,7 @@ def ladder(
     write_ladder(folder, values)
     write_json(folder / "ladder.json", values)
     (folder / "unfinished.json").unlink()
-    return Ladder(folder, values)
+    return Ladder(folder, read_json(folder / "ladder.json"))
 
 
 def checked_settings(settings: LadderSettings) -> LadderSettings:

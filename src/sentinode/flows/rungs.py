@@ -252,4 +252,3 @@ def climb_ensemble(folder: Path, members: Sequence[Climbed], judged: Sequence[Pa
         megabytes=sum(member.megabytes for member in members),
         weights=sum(member.weights for member in members),
     )
-

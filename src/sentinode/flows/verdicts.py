@@ -42,7 +42,7 @@ def rows_of(rungs: Sequence[Climbed], judged: Sequence[Part], resamples: int, se
         if at:
             row |= against(rung, below(rung, rungs[:at], judged[0]), judged[-1], resamples, seed)
         if rung.name == "ensemble":
-            row["note"] = views_alone(below(rung, rungs[:at], judged[0]), judged[-1])
+            row["notes"] = [views_alone(below(rung, rungs[:at], judged[0]), judged[-1])]
         rows.append(row)
     return rows
 
@@ -56,9 +56,7 @@ def below(rung: Climbed, lower: Sequence[Climbed], valid: Part) -> Climbed:
 
 def against(rung: Climbed, other: Climbed, part: Part, resamples: int, seed: int) -> dict[str, Any]:
     """Return the paired difference to another rung on `part`, and the verdict in words."""
-    difference = auroc_difference(
-        part.labels, rung.logits[part.name], other.logits[part.name], part.slides, resamples, seed
-    )
+    difference = auroc_difference(part.labels, rung.logits[part.name], other.logits[part.name], part.slides, resamples, seed)
     verdict, cost = verdict_of(difference), cost_of(rung.minutes - other.minutes)
     return {
         "below": other.name,

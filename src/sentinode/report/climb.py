@@ -23,8 +23,11 @@ MARKS = {
     "ensemble": (WRONG, "*"),
 }
 """Colour and mark of a rung: told apart without the colour."""
-AROUND = [(x, y) for far in (1.0, 2.2, 3.6, 5.0) for x, y in ((far, 0), (-far, 0), (far, far), (-far, far), (far, -far), (-far, -far),
-                                                              (0, 1.6 * far), (0, -1.6 * far))]
+AROUND = [
+    (x, y)
+    for far in (1.0, 2.2, 3.6, 5.0)
+    for x, y in ((far, 0), (-far, 0), (far, far), (-far, far), (far, -far), (-far, -far), (0, 1.6 * far), (0, -1.6 * far))
+]
 """Where a label may stand about its mark, nearest first, in steps of STEP_PT."""
 STEP_PT = 9.0
 """Points of a step."""
@@ -39,7 +42,7 @@ def write_climb(folder: Path, values: dict[str, Any]) -> list[Path]:
         rungs = [row for row in values["rungs"] if row["name"] != "floor"]
         floor = next((row for row in values["rungs"] if row["name"] == "floor"), None)
         axes.set(xscale="log", xlabel="minutes of training (logarithmic)", ylabel=f"AUROC on {on}", title="The ladder")
-        caption(axes, footnote(values, on), width=104)
+        caption(axes, footnote(values, on), width=125)
         place_axes(axes, rungs, floor, on)
         marks = [draw_rung(axes, row, on) for row in rungs]
         boxes = draw_floor(axes, floor, on) if floor else []
@@ -77,7 +80,9 @@ def draw_rung(axes: Axes, row: dict[str, Any], on: str) -> tuple[float, dict[str
     colour, mark = MARKS.get(row["name"], (QUIET, "o"))
     at, figure = max(row["minutes"], LEAST_MINUTES), row[on]
     axes.plot([at, at], [figure["low"], figure["high"]], color=colour, lw=1.4, zorder=2)
-    axes.plot([at], [figure["estimate"]], color=colour, marker=mark, ms=11 if mark == "*" else 7, mec="white", ls="none", zorder=3)
+    axes.plot(
+        [at], [figure["estimate"]], color=colour, marker=mark, ms=11 if mark == "*" else 7, mec="white", ls="none", zorder=3
+    )
     return at, figure, f"{row['title']} {figure['estimate']:.3f}", colour
 
 
@@ -88,8 +93,14 @@ def draw_floor(axes: Axes, row: dict[str, Any], on: str) -> list[Annotation]:
     axes.axhline(figure["estimate"], color=FLOOR, lw=1.6, ls="--")
     text = f"{row['title']} {figure['estimate']:.3f}"
     note = axes.annotate(
-        text, (0, figure["estimate"]), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
-        va="bottom", fontsize=8, parse_math=False,
+        text,
+        (0, figure["estimate"]),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 3),
+        textcoords="offset points",
+        va="bottom",
+        fontsize=8,
+        parse_math=False,
     )
     note.set_in_layout(False)
     return [note]
@@ -131,8 +142,15 @@ def annotate(axes: Axes, at: tuple[float, float], text: str, colour: str, steps:
     upright = "bottom" if dy > 0 else "top" if dy < 0 else "center"
     far = max(abs(dx), abs(dy)) > 2
     note = axes.annotate(
-        text, at, xytext=(dx * STEP_PT, dy * STEP_PT), textcoords="offset points", ha=sideways, va=upright, fontsize=8,
-        arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkB": 4} if far else None, parse_math=False,
+        text,
+        at,
+        xytext=(dx * STEP_PT, dy * STEP_PT),
+        textcoords="offset points",
+        ha=sideways,
+        va=upright,
+        fontsize=8,
+        arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkB": 4} if far else None,
+        parse_math=False,
     )
     note.set_in_layout(False)
     return note

@@ -54,14 +54,22 @@ def cells(row: Values) -> tuple[str, ...]:
 
 
 def verdict(row: Values) -> str:
-    """Return a rung's paired difference, verdict and cost in a sentence; nothing for the lowest rung."""
+    """Return a rung's verdict and cost in words; nothing for the lowest rung."""
+    if "verdict" not in row:
+        return ""
+    words = WORDS[row["verdict"]]
+    if row["name"] == "ensemble":
+        words = words.replace("the rung below", "its best member")
+    return f"{words}; {row['cost']}"
+
+
+def compared(row: Values) -> str:
+    """Return a rung's paired difference, where it was measured, and to which rung; nothing for the lowest."""
     if "difference" not in row:
         return ""
     of = row["difference"]
-    beside = row["below_title"] if row["name"] != "ensemble" else f"{row['below_title']} (best member on valid)"
-    measured = f"{of['estimate']:+.4f} ({of['low']:+.4f} to {of['high']:+.4f}) on {of['on']} against {beside}"
-    words = WORDS[row["verdict"]].replace("the rung below", "its best member" if row["name"] == "ensemble" else "the rung below")
-    return f"{measured}: {words}; {row['cost']}"
+    beside = row["below_title"] + (" (best member on valid)" if row["name"] == "ensemble" else "")
+    return f"{of['estimate']:+.4f} ({of['low']:+.4f} to {of['high']:+.4f}) on {of['on']} against {beside}"
 
 
 def judged_lines(values: Values) -> list[str]:
@@ -91,7 +99,8 @@ def ladder_lines(values: Values) -> list[str]:
         lines.append("  ".join(text).rstrip())
         if at:
             rung = values["rungs"][at - 1]
-            lines += [f"  {text}" for text in (verdict(rung), rung.get("note", "")) if text]
+            said = [f"{compared(rung)}: {verdict(rung)}"] if "verdict" in rung else []
+            lines += [f"  {text}" for text in (*said, *rung.get("notes", []))]
     lines += ["", f"rule: {values['rule']}", *study_lines(values), *mistake_lines(values)]
     return [part for line in lines for part in (textwrap.wrap(line, WIDE, subsequent_indent="    ", **KEEP) or [""])]
 
@@ -116,8 +125,12 @@ def mistake_lines(values: Values) -> list[str]:
     for row in made["rows"]:
         heads = (estimate(row["dense"][on]), estimate(row["logistic"][on]))
         rows.append((row["title"], *heads, f"{row['low']:.3g} to {row['high']:.3g}"))
-    return ["", f"frozen {made['network']}, preprocessing changed on purpose ({made['n_train']:,} tiles train):", *aligned(rows),
-            made["answer"]]
+    return [
+        "",
+        f"frozen {made['network']}, preprocessing changed on purpose ({made['n_train']:,} tiles train):",
+        *aligned(rows),
+        made["answer"],
+    ]
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:
@@ -152,7 +165,7 @@ def write_page(path: Path, values: Values, picture: bytes) -> None:
     room.filters |= {"estimate": estimate, "shown": shown}
     text = room.get_template("ladder.html").render(
         values=values,
-        rungs=[(row, cells(row), verdict(row)) for row in values["rungs"]],
+        rungs=[(row, cells(row), verdict(row), compared(row)) for row in values["rungs"]],
         head=HEAD,
         parts=[*judged_lines(values), *backbone_lines(values)],
         picture=base64.b64encode(picture).decode(),
