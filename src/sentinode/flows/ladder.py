@@ -15,6 +15,7 @@ import numpy as np
 from sentinode.errors import StoreProblem, UsageProblem, shown
 from sentinode.fit.train import Parts, checked, choose_parts
 from sentinode.flows.evaluate import Origin, origin_of
+from sentinode.flows.mistakes import answer_of, make_mistakes
 from sentinode.flows.rungs import (
     SAMPLED,
     TITLES,
@@ -31,6 +32,7 @@ from sentinode.flows.rungs import (
 from sentinode.flows.study import study_rows
 from sentinode.flows.verdicts import RULE, rows_of
 from sentinode.machine.probe import probe
+from sentinode.nets.trained import load
 from sentinode.progress import Progress
 from sentinode.report.ladder import ladder_lines, write_ladder
 from sentinode.run import claim_folder, read_json, write_json
@@ -116,6 +118,10 @@ def ladder(
     for line in first_words(origin, judged):
         progress.say(line, always=True)
     rungs, beside = climb_all(folder, names, parts, judged, settings, progress)
+    mistakes = None
+    if settings.study and "frozen" in names:
+        mistakes = make_mistakes(folder, load(folder / "rungs" / "frozen"), parts, judged, settings, progress)
+        mistakes["answer"] = answer_of(mistakes, next((one for one in rungs if one.name == "floor"), None), judged)
     values = {
         "format": FORMAT,
         **started,
@@ -127,8 +133,8 @@ def ladder(
         "backbone": next((one.network for one in rungs if one.name in {"frozen", "finetune"}), None),
         "rule": RULE,
         "rungs": rows_of(rungs, judged, settings.resamples, settings.seed),
-        "study": study_rows([*rungs, *beside], judged, settings.resamples, settings.seed) if settings.study else [],
-        "mistakes": None,
+        "study": study_rows([*rungs, *beside], judged, settings.resamples, settings.seed, mistakes) if settings.study else [],
+        "mistakes": mistakes,
         "machine": dataclasses.asdict(probe()),
         "versions": {name: version(name) for name in ("sentinode", "torch")} | {"python": platform.python_version()},
     }
