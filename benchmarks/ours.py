@@ -35,10 +35,10 @@ def feeding(store: Path) -> Callable[[], Measured]:
 
     from sentinode.fit.augment import Augmentation, augmented
     from sentinode.fit.feed import epoch_order
-    from sentinode.nets.forward import Preprocessing
+    from sentinode.nets.transform import Preprocessing, Transform
 
     feed, epoch = open_feed(store), 0
-    mean, std = Preprocessing(MEAN, STD).on("cpu")
+    transform = Transform(Preprocessing(MEAN, STD), 96)
     chance, changes = torch.Generator().manual_seed(0), Augmentation(dihedral=True, colour=0.0, jpeg=0.0)
 
     def work() -> Measured:
@@ -46,7 +46,7 @@ def feeding(store: Path) -> Callable[[], Measured]:
         epoch += 1
         start, n, total = time.perf_counter(), 0, 0.0
         for tiles, _ in feed.batches(epoch_order(len(feed), BATCH, 0, epoch)):
-            x = augmented(tiles, mean, std, changes, chance)
+            x = augmented(tiles, transform.mean, transform.std, changes, chance)
             n += len(x)
             total += float(x[0, 0, 0, 0])
         return {"seconds": time.perf_counter() - start, "n": n, "touched": total}
@@ -69,14 +69,15 @@ def training(
     from sentinode.fit.measure import flop_per_tile, new_state, step_seconds
     from sentinode.machine.plan import make_plan
     from sentinode.machine.probe import convolution_peak
-    from sentinode.nets.forward import Preprocessing, placed
+    from sentinode.nets.forward import placed
     from sentinode.nets.trained import build
+    from sentinode.nets.transform import Preprocessing, Transform
     from sentinode.settings import TrainSettings, settings_from
 
     changes = {"colour": 0.0} if recipe == "peer" else {}
     settings = settings_from(TrainSettings, None, {"precision": precision, "batch": BATCH, **changes})
     feed = open_feed(store, None if steps is None else steps * BATCH)
-    preprocessing = Preprocessing(MEAN, STD)
+    transform = Transform(Preprocessing(MEAN, STD), 96)
 
     trial = placed(build(settings.model, {"dropout": settings.dropout}), "cpu")
     plan = make_plan(
@@ -84,18 +85,18 @@ def training(
         px=96,
         resident_bytes=feed.tiles.nbytes,
         positive_share=float(feed.labels.mean()),
-        step_seconds=lambda plan: step_seconds(trial, settings, plan, 96),
+        step_seconds=lambda plan: step_seconds(trial, settings, plan, transform),
     )
     state, epoch, operations = new_state(trial, settings, plan), 0, flop_per_tile(trial, 96)
     for batch in feed.batches(epoch_order(len(feed), BATCH, 0, 0)[:2]):
-        take_step(state, batch, preprocessing, settings, plan)
+        take_step(state, batch, transform, settings, plan)
 
     def work() -> Measured:
         nonlocal epoch
         epoch += 1
         start, seen, loss = time.perf_counter(), state.tiles_seen, state.loss_sum
         for batch in feed.batches(epoch_order(len(feed), BATCH, 0, epoch)):
-            take_step(state, batch, preprocessing, settings, plan)
+            take_step(state, batch, transform, settings, plan)
         seconds, n = time.perf_counter() - start, state.tiles_seen - seen
         peak = convolution_peak("cpu", plan.precision, PEAK_S)
         share = operations * n / seconds / peak

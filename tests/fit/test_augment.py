@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sentinode.fit.augment import Augmentation, augmented, colour_transforms, random_views
-from sentinode.nets.forward import normalise, view
+from sentinode.nets.forward import view
+from sentinode.nets.transform import normalise
 
 MEAN, STD = torch.tensor([0.7, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.15])
 

@@ -13,11 +13,11 @@ from torch import nn
 from sentinode.fit.loop import blend, class_weights, out_of_time, schedule, step_seed, take_step
 from sentinode.fit.measure import flop_per_tile, new_state
 from sentinode.machine.plan import Plan
-from sentinode.nets.forward import Preprocessing
 from sentinode.nets.simple_cnn import SimpleCNN
+from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.settings import TrainSettings
 
-GREY = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+GREY = Transform(Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), 24)
 PLAIN = TrainSettings(dihedral=False, colour=0.0, optimizer="sgd", ema=0.0, balance=False, lr=0.1, weight_decay=0.0)
 
 

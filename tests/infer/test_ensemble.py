@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 
 from sentinode.errors import RunProblem
 from sentinode.infer.ensemble import mean_logit, members_of
-from sentinode.nets.forward import Preprocessing
 from sentinode.nets.trained import ModelFacts, Run
+from sentinode.nets.transform import Preprocessing
 
 Table = npt.NDArray[np.float64]
 LOGITS = arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=st.floats(-50, 50))

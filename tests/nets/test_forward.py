@@ -6,10 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentinode.nets.forward import VIEWS, Kept, Preprocessing, logits, normalise, slices, view
+from sentinode.nets.forward import VIEWS, Kept, logits, slices, view
 from sentinode.nets.simple_cnn import SimpleCNN
+from sentinode.nets.transform import Preprocessing, Transform, normalise
 
 PLAIN = Preprocessing((0.7, 0.5, 0.6), (0.2, 0.25, 0.15))
+TRANSFORM = Transform(PLAIN, 24)
 
 
 def some_tiles(n: int, px: int = 24, seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -32,7 +34,7 @@ def test_four_views_are_the_rotations() -> None:
 
 def test_normalise_is_the_textbook_formula() -> None:
     tiles = some_tiles(3)
-    ours = normalise(torch.from_numpy(tiles), *PLAIN.on("cpu")).numpy()
+    ours = normalise(torch.from_numpy(tiles), torch.tensor(PLAIN.mean), torch.tensor(PLAIN.std)).numpy()
     expected = ((tiles / 255 - np.array(PLAIN.mean)) / np.array(PLAIN.std)).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
@@ -40,7 +42,7 @@ def test_normalise_is_the_textbook_formula() -> None:
 def test_normalise_leaves_its_input_alone() -> None:
     tiles = torch.from_numpy(some_tiles(2)).float()
     before = tiles.clone()
-    normalise(tiles, *PLAIN.on("cpu"))
+    normalise(tiles, torch.tensor(PLAIN.mean), torch.tensor(PLAIN.std))
     assert torch.equal(before, tiles)
 
 
@@ -50,8 +52,8 @@ def test_batches_do_not_change_logits(n: int, batch: int, views: int) -> None:
     torch.manual_seed(0)
     model = SimpleCNN((4, 4, 8), hidden=8)
     tiles = some_tiles(n)
-    whole = logits(model, slices(tiles, n), PLAIN, views=views)
-    parts = logits(model, slices(tiles, batch), PLAIN, views=views)
+    whole = logits(model, slices(tiles, n), TRANSFORM, views=views)
+    parts = logits(model, slices(tiles, batch), TRANSFORM, views=views)
     np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
@@ -59,22 +61,22 @@ def test_eight_views_give_every_view_of_a_tile_the_same_logit() -> None:
     torch.manual_seed(0)
     model = SimpleCNN((4, 4, 8), hidden=8)
     tiles = torch.from_numpy(some_tiles(4))
-    reference = logits(model, [tiles], PLAIN, views=8)
+    reference = logits(model, [tiles], TRANSFORM, views=8)
     for number in range(8):
-        np.testing.assert_allclose(logits(model, [view(tiles, number)], PLAIN, views=8), reference, atol=1e-5)
-    assert not np.allclose(logits(model, [tiles], PLAIN), logits(model, [view(tiles, 5)], PLAIN), atol=1e-6)
+        np.testing.assert_allclose(logits(model, [view(tiles, number)], TRANSFORM, views=8), reference, atol=1e-5)
+    assert not np.allclose(logits(model, [tiles], TRANSFORM), logits(model, [view(tiles, 5)], TRANSFORM), atol=1e-6)
 
 
 def test_the_mode_of_the_model_is_left_and_dropout_is_off() -> None:
     model = SimpleCNN((4, 4, 8), hidden=8, dropout=0.9).train()
     tiles = some_tiles(6)
-    first, second = (logits(model, slices(tiles, 6), PLAIN) for _ in range(2))
+    first, second = (logits(model, slices(tiles, 6), TRANSFORM) for _ in range(2))
     assert model.training
     np.testing.assert_array_equal(first, second)
 
 
 def test_no_tiles_give_no_logits() -> None:
-    assert logits(SimpleCNN((4, 4, 8)), slices(some_tiles(0), 4), PLAIN).shape == (0,)
+    assert logits(SimpleCNN((4, 4, 8)), slices(some_tiles(0), 4), TRANSFORM).shape == (0,)
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
@@ -82,8 +84,8 @@ def test_reduced_precision_stays_near(precision: str) -> None:
     torch.manual_seed(0)
     model = SimpleCNN((8, 8, 16))
     tiles = some_tiles(8, 48)
-    exact = logits(model, slices(tiles, 8), PLAIN)
-    reduced = logits(model, slices(tiles, 8), PLAIN, precision=precision)
+    exact = logits(model, slices(tiles, 8), TRANSFORM)
+    reduced = logits(model, slices(tiles, 8), TRANSFORM, precision=precision)
     np.testing.assert_allclose(reduced, exact, atol=0.05)
     assert not np.array_equal(reduced, exact)
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from sentinode.errors import DataProblem, RunProblem
-from sentinode.nets.forward import Preprocessing
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.nets.trained import ModelFacts, build, load, save_model, weights_digest
+from sentinode.nets.transform import Preprocessing
 
 FACTS = ModelFacts(
     "simple-cnn", {"widths": [4, 4, 8], "hidden": 8}, Preprocessing((0.7, 0.5, 0.6), (0.2, 0.2, 0.2)), 32, ("0", "1")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sentinode.fit.jpeg import recompress
-from sentinode.nets.forward import normalise_in_place, view
+from sentinode.nets.forward import view
+from sentinode.nets.transform import normalise_in_place
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G, B in luminance (ITU-R BT.601)."""
@@ -70,7 +71,7 @@ def colour_transforms(n: int, strength: float, generator: torch.Generator) -> tu
 
 
 def augmented(tiles: Tensor, mean: Tensor, std: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Return training input [n, 3, px, px], float32, channels-last, of uint8 tiles [n, px, px, 3] on the same device.
+    """Return normalised images [n, 3, px, px], float32, channels-last, of uint8 tiles [n, px, px, 3] on the same device.
 
     `mean` and `std` [3] are of colours scaled 0 to 1. `generator` is a CPU generator, so that the same seed draws the same
     changes on every device.

@@ -18,7 +18,8 @@ from torch.nn import functional
 from sentinode.fit.augment import Augmentation, augmented
 from sentinode.fit.feed import Feed, epoch_order
 from sentinode.machine.plan import Plan
-from sentinode.nets.forward import Logits, Preprocessing, arithmetic, logits
+from sentinode.nets.forward import Logits, arithmetic, logits
+from sentinode.nets.transform import Transform
 from sentinode.settings import TrainSettings
 
 RECORD_S = 2.5
@@ -63,7 +64,7 @@ def fit(
     state: Progressing,
     train: Feed,
     judge: Judge,
-    preprocessing: Preprocessing,
+    transform: Transform,
     settings: TrainSettings,
     plan: Plan,
     keep: Callable[[Progressing, str], None],
@@ -80,14 +81,14 @@ def fit(
         order = epoch_order(len(train), settings.batch, settings.seed, state.epoch)[state.step_in_epoch :]
         for batch, tick in timed(train.batches(order), state):
             schedule(state, settings, steps_an_epoch)
-            take_step(state, batch, preprocessing, settings, plan)
+            take_step(state, batch, transform, settings, plan)
             tick()
             state.seconds = time.perf_counter() - began
             if out_of_time(state, settings, validation_s):
                 state.stopped_by = "minutes"
                 break
             keep(state, "step")
-        validation_s = validate(state, judge, preprocessing, plan)
+        validation_s = validate(state, judge, transform, plan)
         state.seconds = time.perf_counter() - began
         if not state.stopped_by:
             state.stopped_by = finished(state, settings)
@@ -111,13 +112,12 @@ def timed(
 
 
 def take_step(
-    state: Progressing, batch: tuple[Tensor, Tensor], preprocessing: Preprocessing, settings: TrainSettings, plan: Plan
+    state: Progressing, batch: tuple[Tensor, Tensor], transform: Transform, settings: TrainSettings, plan: Plan
 ) -> None:
     """Take one optimiser step on tiles uint8 [n, px, px, 3] and labels float32 [n], in micro-batches that sum to the whole."""
     tiles, labels = batch
     chance = torch.Generator().manual_seed(step_seed(settings.seed, state.step))
     torch.manual_seed(step_seed(settings.seed + 1, state.step))
-    mean, std = preprocessing.on(tiles.device)
     changes = Augmentation(settings.dihedral, settings.colour, settings.jpeg)
     weights = class_weights(labels, plan.positive_share) if settings.balance else torch.ones_like(labels)
     loss_sum = torch.zeros((), device=tiles.device)
@@ -125,7 +125,7 @@ def take_step(
     with arithmetic(tiles.device, plan.precision):  # around all parts: the weights are cast once
         for some, truth, weight in zip(*parts, strict=True):
             with arithmetic(tiles.device, "fp32"):
-                inputs = augmented(some, mean, std, changes, chance)
+                inputs = transform.of_augmented(augmented(some, transform.mean, transform.std, changes, chance))
             outputs = state.model(inputs)
             losses = functional.binary_cross_entropy_with_logits(outputs.float(), truth, weight=weight, reduction="sum")
             state.scaler.scale(losses / len(labels)).backward()  # type: ignore[no-untyped-call]
@@ -200,10 +200,10 @@ def finished(state: Progressing, settings: TrainSettings) -> str:
     return ""
 
 
-def validate(state: Progressing, judge: Judge, preprocessing: Preprocessing, plan: Plan) -> float:
+def validate(state: Progressing, judge: Judge, transform: Transform, plan: Plan) -> float:
     """Close the epoch: judge the running mean, remember the best, add a line to the history; return the seconds it took."""
     began = time.perf_counter()
-    outputs = logits(state.average, judge.feed.in_order(plan.micro_batch), preprocessing, precision=plan.precision)
+    outputs = logits(state.average, judge.feed.in_order(plan.micro_batch), transform, precision=plan.precision)
     loss, auroc = judge.score(outputs)
     if auroc > state.best_auroc:
         state.best_auroc, state.best_epoch = auroc, state.epoch

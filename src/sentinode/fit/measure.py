@@ -8,11 +8,11 @@ from torch import nn
 
 from sentinode.fit.loop import Progressing, take_step
 from sentinode.machine.plan import Plan
-from sentinode.nets.forward import Preprocessing
+from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.settings import TrainSettings
 
 GREY = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-"""Any preprocessing: cost does not depend on it."""
+"""Any mean and standard deviation: cost does not depend on them."""
 
 
 def new_state(model: nn.Module, settings: TrainSettings, plan: Plan) -> Progressing:
@@ -34,8 +34,9 @@ def new_state(model: nn.Module, settings: TrainSettings, plan: Plan) -> Progress
     return Progressing(model, average, optimizer, scaler)
 
 
-def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, px: int, repeats: int = 2) -> float:
+def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, transform: Transform, repeats: int = 2) -> float:
     """Return the least seconds of `repeats` training steps of a copy of `model` on noise, after one step of warm-up."""
+    px, transform = transform.px, copy.deepcopy(transform).to(plan.device)
     state = new_state(copy.deepcopy(model).to(plan.device), settings, plan)
     noise = torch.Generator().manual_seed(0)
     tiles = torch.randint(0, 256, (settings.batch, px, px, 3), dtype=torch.uint8, generator=noise).to(plan.device)
@@ -43,7 +44,7 @@ def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, px: int,
     times = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
-        take_step(state, (tiles, labels), GREY, settings, plan)
+        take_step(state, (tiles, labels), transform, settings, plan)
         if plan.device.startswith("cuda"):
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)

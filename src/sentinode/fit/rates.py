@@ -12,6 +12,7 @@ from sentinode.fit.measure import GREY, step_seconds
 from sentinode.machine.plan import Plan
 from sentinode.nets.forward import placed
 from sentinode.nets.trained import build
+from sentinode.nets.transform import Transform
 from sentinode.settings import TrainSettings
 from sentinode.tiles.store import Tiles
 
@@ -25,12 +26,12 @@ def feed_rate(tiles: Tiles, settings: TrainSettings, plan: Plan, seconds: float 
     source = torch.from_numpy(np.array(tiles)).to(device) if plan.resident else tiles
     feed = Feed(source, np.arange(len(tiles)), torch.zeros(len(tiles), device=device))
     changes = Augmentation(settings.dihedral, settings.colour, settings.jpeg)
-    mean, std = GREY.on(device)
+    transform = Transform(GREY, tiles.shape[1]).to(device)
     chance = torch.Generator().manual_seed(settings.seed)
     done, epoch, start = 0, 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         for some, _ in feed.batches(epoch_order(len(feed), settings.batch, settings.seed, epoch)):
-            done += len(augmented(some, mean, std, changes, chance))
+            done += len(augmented(some, transform.mean, transform.std, changes, chance))
         epoch += 1
     if device.startswith("cuda"):
         torch.cuda.synchronize()
@@ -40,7 +41,7 @@ def feed_rate(tiles: Tiles, settings: TrainSettings, plan: Plan, seconds: float 
 def train_rate(settings: TrainSettings, plan: Plan, px: int = 96) -> float:
     """Return tiles per second of training steps of the settings' network under `plan`, tiles at hand."""
     model = placed(build(settings.model, {"dropout": settings.dropout}), plan.device)
-    return settings.batch / step_seconds(model, settings, plan, px)
+    return settings.batch / step_seconds(model, settings, plan, Transform(GREY, px))
 
 
 def pack_rate(source: Path, out: Path) -> tuple[float, Tiles]:

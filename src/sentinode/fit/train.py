@@ -20,14 +20,15 @@ from sentinode.errors import RunProblem, SplitProblem, UsageProblem, shown
 from sentinode.fit.checkpoint import Interruption, interruption, read_checkpoint, write_checkpoint
 from sentinode.fit.feed import make_feed
 from sentinode.fit.loop import Judge, Progressing, fit
-from sentinode.fit.measure import new_state, step_seconds
+from sentinode.fit.measure import GREY, new_state, step_seconds
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import finish, write_history
 from sentinode.judge.auroc import auroc
 from sentinode.machine.memory import set_allocator
 from sentinode.machine.plan import Plan, make_plan
-from sentinode.nets.forward import Logits, Preprocessing, logits, placed
+from sentinode.nets.forward import Logits, logits, placed
 from sentinode.nets.trained import ModelFacts, Run, build, load
+from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.progress import Progress, Tick
 from sentinode.run import claim_folder, read_json, write_json
 from sentinode.settings import TrainSettings, settings_from
@@ -113,6 +114,7 @@ def train(
     write_json(folder / "unfinished.json", kept)
     keep_floor_sample(folder / "floor.npz", *parts.train)
     preprocessing = colours_of(*parts.train)
+    transform = Transform(preprocessing, parts.train[0].px).to(plan.device)
     facts = ModelFacts(
         network=settings.model,
         arguments={"dropout": settings.dropout},
@@ -135,9 +137,9 @@ def train(
     judge = Judge(feeds[1], functools.partial(score, feeds[1].labels.cpu().numpy(), facts.logit_shift))
     with interruption() as asked, training_bar(progress, settings, len(feeds[0])) as tick:
         keeper = Keeper(folder, fingerprint, settings, progress, asked, len(feeds[0]), tick)
-        fit(state, feeds[0], judge, preprocessing, settings, plan, keeper)
+        fit(state, feeds[0], judge, transform, settings, plan, keeper)
     state.average.load_state_dict(state.best)
-    raw = logits(state.average, feeds[1].in_order(64), preprocessing)
+    raw = logits(state.average, feeds[1].in_order(64), transform)
     return finish(folder, state, raw, facts, parts, settings, plan)
 
 
@@ -227,7 +229,7 @@ def plan_for(parts: Parts, settings: TrainSettings, progress: Progress) -> Plan:
         px=store.px,
         resident_bytes=(len(rows) + len(parts.valid[1])) * store.px * store.px * 3,
         positive_share=float((store.rows["label"].to_numpy()[rows] == 1).mean()),
-        step_seconds=lambda plan: step_seconds(trial, settings, plan, store.px),
+        step_seconds=lambda plan: step_seconds(trial, settings, plan, Transform(GREY, store.px)),
     )
     for line in (f"{len(rows):,} tiles train, {len(parts.valid[1]):,} choose ({parts.split.how} split)", *parts.split.warnings):
         progress.say(line)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from sentinode.nets.transform import Transform
 
 Logits = npt.NDArray[np.float32]
 """float32 [n]."""
@@ -18,39 +19,12 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Reduced arithmetic by its short name."""
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """What stands between a tile and the network: mean and std [3] of colours scaled 0 to 1."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def on(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """Return mean and std as float32 tensors on `device`."""
-        return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
-
-
 def view(tiles: Tensor, number: int) -> Tensor:
     """Return dihedral view `number` (0 to 7) of tiles [n, h, w, c], h = w: bit 4 transposes, then 1 and 2 flip rows, columns."""
     if number & 4:
         tiles = tiles.transpose(1, 2)
     flips = [axis for bit, axis in ((1, 1), (2, 2)) if number & bit]
     return tiles.flip(flips) if flips else tiles
-
-
-def normalise(tiles: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return float32 [n, 3, h, w], channels-last, of tiles [n, h, w, 3] with values 0 to 255."""
-    return normalise_in_place(tiles.to(torch.float32, copy=True, memory_format=torch.contiguous_format), mean, std)
-
-
-def normalise_in_place(tiles: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return `normalise` of contiguous float32 tiles [n, h, w, 3] in their own memory."""
-    n, height, width, channels = tiles.shape
-    # A row of a tile as one run of 3 * w numbers vectorises; a factor broadcast over 3 numbers is 6 times slower on a CPU.
-    rows = tiles.view(n, height, width * channels)
-    scale, shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)
-    torch.addcmul(shift, rows, scale, out=rows)
-    return tiles.permute(0, 3, 1, 2)
 
 
 def placed(model: nn.Module, device: torch.device | str) -> nn.Module:
@@ -68,7 +42,7 @@ def arithmetic(device: torch.device | str, precision: str) -> AbstractContextMan
 def logits(
     model: nn.Module,
     parts: Iterable[Tensor],
-    preprocessing: Preprocessing,
+    transform: Transform,
     *,
     views: int = 1,
     precision: str = "fp32",
@@ -79,11 +53,11 @@ def logits(
     Parameters
     ----------
     model
-        Takes normalised tiles [n, 3, px, px], gives logits [n]; judged in evaluation mode and left in the mode it came in.
+        Takes what `transform` makes, gives logits [n]; judged in evaluation mode and left in the mode it came in.
     parts
         Batches of tiles, uint8 [k, px, px, 3], on any device; `slices` cuts an array or a memory map.
-    preprocessing
-        The network's own.
+    transform
+        The network's own; the tiles go to its device.
     views
         1, 4 or 8.
     precision
@@ -92,14 +66,13 @@ def logits(
         Called with the number of tiles just finished.
     """
     was_training = model.training
-    device = next(model.parameters()).device
-    mean, std = preprocessing.on(device)
+    device = transform.mean.device
     model.eval()
     kept = Kept(device)
     with arithmetic(device, precision):
         for part in parts:
             there = part.to(device, non_blocking=True)
-            passes = [model(normalise(view(there, number), mean, std)).float() for number in VIEWS[views]]
+            passes = [model(transform(view(there, number))).float() for number in VIEWS[views]]
             kept.add(torch.stack(passes).mean(0))
             done(len(part))
     model.train(was_training)

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from sentinode.errors import DataProblem, RunProblem, nearest, shown
-from sentinode.nets.forward import Logits, Preprocessing, logits, placed, slices
+from sentinode.nets.forward import Logits, logits, placed, slices
 from sentinode.nets.simple_cnn import SimpleCNN
+from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.run import read_json, write_bytes, write_json
 from sentinode.scores import probability_of
 
@@ -67,7 +68,9 @@ def read_facts(folder: Path) -> ModelFacts:
     if version != FORMAT:
         raise RunProblem(f"model.json of format {FORMAT}", f"format {shown(version)}", "train again with this version")
     try:
-        values["preprocessing"] = Preprocessing(**{k: tuple(v) for k, v in values["preprocessing"].items()})
+        values["preprocessing"] = Preprocessing(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in values["preprocessing"].items()}
+        )
         values["classes"] = tuple(values["classes"])
         return ModelFacts(**values)
     except (TypeError, KeyError, AttributeError) as error:
@@ -115,7 +118,8 @@ class Run:
             raise DataProblem(
                 f"uint8 tiles [n, {expected[0]}, {expected[1]}, 3]", f"{tiles.dtype} {list(tiles.shape)}", "pack them with --px"
             )
-        raw = logits(self.model, slices(tiles, batch), self.facts.preprocessing, **how)
+        transform = Transform(self.facts.preprocessing, self.facts.px).to(next(self.model.parameters()).device)
+        raw = logits(self.model, slices(tiles, batch), transform, **how)
         return ((raw + np.float32(self.facts.logit_shift)) / np.float32(self.facts.temperature)).astype(np.float32)
 
     def predict_proba(self, tiles: npt.NDArray[np.uint8], views: int = 1) -> npt.NDArray[np.float64]:
