@@ -51,7 +51,7 @@ def mistakes_of(right: Preprocessing) -> dict[str, tuple[str, Preprocessing]]:
     r, g, b = right.std
     tiny = (255 * r, 255 * g, 255 * b)
     inverse = 1 / 255
-    made = {
+    made: dict[str, tuple[str, dict[str, Any]]] = {
         OWN: ("the network's own", {}),
         STUDYS: ("the study's: 255 times too small, no mean, channels swapped", {"mean": none, "std": tiny, "channels": swapped}),
         "tiny": ("255 times too small, no mean", {"mean": none, "std": tiny}),
@@ -91,7 +91,7 @@ def studys_head(features: Features, labels: npt.NDArray[np.int64], seed: int) ->
     for epoch in range(EPOCHS):
         for rows in map(torch.from_numpy, epoch_order(len(labels), BATCH, seed, epoch)):
             optimizer.zero_grad()
-            functional.binary_cross_entropy_with_logits(head(values[rows]).squeeze(1), wanted[rows]).backward()
+            functional.binary_cross_entropy_with_logits(head(values[rows]).squeeze(1), wanted[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return head
 
@@ -185,7 +185,8 @@ def kept_logits(path: Path, run: Run) -> dict[str, Floats] | None:
 def keep_logits(path: Path, run: Run, logits: dict[str, Floats]) -> None:
     """Write logits, and the run they are of, whole or not at all."""
     with replacing(path) as temporary, temporary.open("wb") as handle:
-        np.savez_compressed(handle, run=np.array(weights_digest(run.path)), **logits)
+        arrays: dict[str, Any] = {"run": np.array(weights_digest(run.path)), **logits}
+        np.savez_compressed(handle, **arrays)
 
 
 def answer_of(made: dict[str, Any], floor: Climbed | None, judged: Sequence[Part]) -> str:
@@ -196,7 +197,9 @@ def answer_of(made: dict[str, Any], floor: Climbed | None, judged: Sequence[Part
     change += f" ({-lost['estimate']:+.4f}, {-lost['high']:+.4f} to {-lost['low']:+.4f})"
     if lost["low"] <= 0:
         return f"The study's scaling does not explain its 0.7237 here: {change}."
-    saved = f"logistic regression on standardised features gets {rows[STUDYS]['logistic'][on]['estimate']:.4f} from the same input"
+    saved = (
+        f"logistic regression on standardised features gets {rows[STUDYS]['logistic'][on]['estimate']:.4f} from the same input"
+    )
     if floor is None:
         return f"The study's scaling costs what its 0.7237 lacks: {change}; {saved}."
     part = next(part for part in judged if part.name == on)

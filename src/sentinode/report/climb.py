@@ -158,7 +158,7 @@ def annotate(axes: Axes, at: tuple[float, float], text: str, colour: str, steps:
 
 def words_of(note: Annotation) -> Bbox:
     """Return the box of a label's words, without the line to its mark."""
-    note.update_positions(note.get_figure().canvas.get_renderer())
+    note.get_window_extent()  # puts the words where they will stand
     return Text.get_window_extent(note)
 
 
