@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sentinode.flows.evaluate import evaluate as evaluate
     from sentinode.flows.ladder import ladder as ladder
     from sentinode.flows.quickstart import quickstart as quickstart
+    from sentinode.flows.tune import Study as Study
+    from sentinode.flows.tune import tune as tune
     from sentinode.infer.predict import predict as predict
     from sentinode.nets.trained import Run as Run
     from sentinode.nets.trained import load as load
@@ -32,6 +34,8 @@ HOMES = {
     "evaluate": "flows.evaluate",
     "ladder": "flows.ladder",
     "quickstart": "flows.quickstart",
+    "Study": "flows.tune",
+    "tune": "flows.tune",
     "predict": "infer.predict",
     "Run": "nets.trained",
     "load": "nets.trained",
