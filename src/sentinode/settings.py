@@ -40,11 +40,16 @@ class PackSettings:
 class TrainSettings:
     """How a network is trained."""
 
-    model: str = option("auto", "simple-cnn, p4m-cnn, any network of timm's, or hf-hub:OWNER/NAME; auto: the backbone's usual one.")
-    backbone: Literal["auto", "scratch", "frozen", "finetune"] = option(
-        "auto", "Train from scratch, a head on frozen features, or the whole pretrained network; auto: scratch for ours, else frozen."
+    model: str = option(
+        "auto", "simple-cnn, p4m-cnn, any network of timm's, or hf-hub:OWNER/NAME; auto: the backbone's usual one."
     )
-    weights: str = option("auto", "Pretrained weights: auto, none, a timm tag, hf-hub:OWNER/NAME, or a .safetensors or .pth file.")
+    backbone: Literal["auto", "scratch", "frozen", "finetune"] = option(
+        "auto",
+        "Train from scratch, a head on frozen features, or the whole pretrained network; auto: scratch for ours, else frozen.",
+    )
+    weights: str = option(
+        "auto", "Pretrained weights: auto, none, a timm tag, hf-hub:OWNER/NAME, or a .safetensors or .pth file."
+    )
     input_size: int = option(
         0, "Edge in pixels that the network sees; cost grows with its square. 0: the tile's own, or 160 for pretrained ones."
     )
@@ -126,6 +131,26 @@ class TuneSettings:
     storage: str | None = option(None, "Database URL that several machines share; default: a journal file in the study's folder.")
 
 
+RUNGS = ("floor", "simple-cnn", "p4m-cnn", "frozen", "finetune", "ensemble")
+"""The rungs of the ladder, from the lowest."""
+
+
+@dataclass(frozen=True)
+class LadderSettings(TrainSettings):
+    """What every rung of the ladder is trained with, and how the rungs are judged."""
+
+    model: str = option(
+        "auto", f"Network of the frozen and the fine-tuned rung, timm's or hf-hub:OWNER/NAME; auto: {PRETRAINED}."
+    )
+    minutes: float | None = option(
+        None, "Of training, divided: 2 parts simple-cnn, 3 p4m-cnn, 5 finetune, 1 the study's sample; others take what they need."
+    )
+    valid: str | None = option(None, "A store that chooses in every rung; default: a part split off the tiles that train.")
+    rungs: str = option(",".join(RUNGS), "The rungs to climb, separated by commas.")
+    study: bool = option(True, "Also the reference study's table, and its scaling mistake made on purpose.")
+    resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
+
+
 @dataclass(frozen=True)
 class PredictSettings:
     """How a run is applied."""
@@ -144,23 +169,6 @@ class EvaluateSettings:
     floor: str | None = option(None, "Run or store whose colours give the floor; default: the first run's.")
     resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
     seed: int = option(0, "Of the bootstrap and of the floor's sample: the same seed gives the same judgement.")
-
-
-RUNGS = ("floor", "simple-cnn", "p4m-cnn", "frozen", "finetune", "ensemble")
-"""The rungs of the ladder, from the lowest."""
-
-
-@dataclass(frozen=True)
-class LadderSettings(TrainSettings):
-    """What every rung of the ladder is trained with, and how the rungs are judged."""
-
-    minutes: float | None = option(
-        None, "Of training, divided: 2 parts simple-cnn, 3 p4m-cnn, 5 finetune, 1 the study's sample; others take what they need."
-    )
-    valid: str | None = option(None, "A store that chooses in every rung; default: a part split off the tiles that train.")
-    rungs: str = option(",".join(RUNGS), "The rungs to climb, separated by commas.")
-    study: bool = option(True, "Also the reference study's table, and its scaling mistake made on purpose.")
-    resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
 
 
 def fits(value: object, kind: Any) -> bool:

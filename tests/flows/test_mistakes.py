@@ -24,14 +24,14 @@ IMAGENET = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.5, 0.5))
 
 
 class Colours(nn.Module):
-    """A classifier whose features are the mean input of each channel."""
+    """A network whose features are the mean input of each channel."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.head = nn.Linear(3, 1)
+        self.one = nn.Parameter(torch.ones(1))
 
-    def features(self, images: Tensor) -> Tensor:
-        return images.mean((2, 3))
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3)) * self.one
 
 
 def colourful(n: int = 60) -> Store:
@@ -42,13 +42,13 @@ def colourful(n: int = 60) -> Store:
     return store_of(tiles, labels, [str(number % 5) for number in range(n)])
 
 
-def test_a_caffe_network_is_given_what_the_study_gave_it() -> None:
+def test_a_caffe_network_is_given_what_the_study_gave_it(tmp_path: Path) -> None:
     """The study: colours scaled by 1/255 and nothing else, in the order red, green, blue."""
     store = colourful(4)
     (_, wrong) = mistakes_of(CAFFE)[STUDYS]
-    given = features_of(Colours(), store, np.arange(4), wrong)
+    given = features_of(Colours(), wrong, store, np.arange(4), tmp_path)
     assert given == pytest.approx(store.tiles[:, 0, 0].astype(np.float64) / 255, abs=1e-6)
-    right = features_of(Colours(), store, np.arange(4), mistakes_of(CAFFE)[OWN][1])
+    right = features_of(Colours(), mistakes_of(CAFFE)[OWN][1], store, np.arange(4), tmp_path)
     caffe = store.tiles[:, 0, 0, ::-1].astype(np.float64) - np.array([0.406, 0.456, 0.485]) * 255
     assert right == pytest.approx(caffe, abs=1e-3)
 
@@ -85,9 +85,10 @@ def made_on(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tupl
         return features_of(*words)
 
     monkeypatch.setattr(mistakes, "features_of", counted)
+    monkeypatch.setattr(mistakes, "classifier_of", lambda model: model)
     monkeypatch.setattr(mistakes, "weights_digest", lambda _path: "a" * 32)
     facts = SimpleNamespace(preprocessing=IMAGENET, network="colours")
-    run: Any = SimpleNamespace(path=folder, model=Colours(), facts=facts)
+    run: Any = SimpleNamespace(path=folder, model=SimpleNamespace(pooled=Colours()), facts=facts)
     rows = np.arange(len(store))
     judged = [part_of("valid", store, rows[:30], 100), part_of("test", store, rows[30:], 100)]
     parts: Any = SimpleNamespace(train=(store, rows))
@@ -105,6 +106,7 @@ def test_all_are_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     again, _, taken = made_on(store, tmp_path, monkeypatch)
     assert len(taken) == 3, "only the one that was missing"
     assert again == made
+    assert not (tmp_path / "mistakes" / "features").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from sentinode.errors import StoreProblem, UsageProblem, shown
-from sentinode.fit.train import Parts, checked, choose_parts
+from sentinode.fit.parts import Parts, choose_parts
+from sentinode.fit.start import start
+from sentinode.fit.train import checked
 from sentinode.flows.evaluate import Origin, origin_of
 from sentinode.flows.mistakes import answer_of, make_mistakes
 from sentinode.flows.rungs import (
@@ -108,7 +110,7 @@ def ladder(
     settings = checked_settings(settings_from(LadderSettings, settings, options))
     names, folder, progress = chosen_rungs(settings.rungs), Path(out), Progress(quiet)
     parts, judged = open_parts(store, test, settings)
-    started = started_with(settings, parts, judged)
+    started = started_with(settings, parts, judged, weights_digest_of(names, settings, parts))
     if claim_folder(folder, "ladder.json", resume=resume, overwrite=overwrite):
         return_to(folder, started)
         if not (folder / "unfinished.json").exists():
@@ -170,10 +172,17 @@ def open_parts(store: str | Path, test: str | Path | None, settings: LadderSetti
     return parts, judged
 
 
-def started_with(settings: LadderSettings, parts: Parts, judged: list[Part]) -> dict[str, Any]:
-    """Return what decides a ladder: settings, tiles, and a digest of both."""
+def weights_digest_of(names: tuple[str, ...], settings: LadderSettings, parts: Parts) -> str:
+    """Return the digest of the backbone's weights, "" without such a rung: what does not exist or fit is told before all else."""
+    wanted = [name for name in names if name in {"frozen", "finetune"}]
+    facts = [start(settings_of(name, settings, names), parts)[1] for name in wanted[:1]]
+    return str(facts[0].training["weights_digest"]) if facts else ""
+
+
+def started_with(settings: LadderSettings, parts: Parts, judged: list[Part], weights: str) -> dict[str, Any]:
+    """Return what decides a ladder: settings, tiles, the backbone's weights, and a digest of them all."""
     stores = {"train": parts.train[0].digest, **{part.name: part.store.digest for part in judged}}
-    facts = {"settings": dataclasses.asdict(settings), "stores": stores}
+    facts = {"settings": dataclasses.asdict(settings), "stores": stores, "weights": weights}
     return {"fingerprint": hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32], **facts}
 
 
@@ -189,7 +198,7 @@ def return_to(folder: Path, started: dict[str, Any]) -> None:
     changed += [f"another {name} store" for name in ("train", "valid", "test") if stores.get(name) != started["stores"].get(name)]
     raise UsageProblem(
         f"the settings and tiles that {shown(folder)} was started with",
-        "; ".join(changed) or "others",
+        "; ".join(changed) or "other weights of the backbone",
         "resume with the same command, or start anew with --overwrite",
     )
 

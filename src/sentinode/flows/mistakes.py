@@ -4,6 +4,7 @@ No setting of `train` can do this; here the preprocessing of a finished run is a
 """
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,16 +16,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sentinode.fit.features import Extraction, extract
 from sentinode.fit.feed import epoch_order
 from sentinode.fit.heads import fit_head
+from sentinode.fit.parts import Parts
 from sentinode.fit.probe import floor_rows
-from sentinode.fit.train import Parts
+from sentinode.fit.start import classifier_of
 from sentinode.flows.rungs import Climbed, Part, part_of
 from sentinode.flows.verdicts import figure_on
 from sentinode.judge.auroc import auroc
 from sentinode.judge.compare import auroc_difference
+from sentinode.machine.plan import choose_device
 from sentinode.nets.trained import Run, weights_digest
-from sentinode.nets.transform import Preprocessing, Transform
+from sentinode.nets.transform import Preprocessing
 from sentinode.progress import Progress
 from sentinode.run import replacing
 from sentinode.settings import LadderSettings, TrainSettings
@@ -33,6 +37,7 @@ from sentinode.tiles.store import Store
 
 Features = npt.NDArray[np.float32]
 """float32 [n, d]."""
+Labels = Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 MOST_JUDGED = 4000
 """Tiles of a part that are judged at most; at most 8,000 train, about as many as the study's 5 % sample."""
@@ -69,19 +74,13 @@ def span_of(preprocessing: Preprocessing) -> tuple[float, float]:
     return min(-mean / std for mean, std in pairs), max((1 - mean) / std for mean, std in pairs)
 
 
-@torch.inference_mode()
-def features_of(model: nn.Module, store: Store, rows: npt.NDArray[np.int64], preprocessing: Preprocessing) -> Features:
-    """Return the pooled features [n, d] of a classifier's backbone, before its head, of tiles under a preprocessing."""
-    device = next(model.parameters()).device
-    transform = Transform(preprocessing, store.px).to(device)
-    kept = []
-    for start in range(0, len(rows), 64):
-        part = torch.from_numpy(np.array(store.tiles[rows[start : start + 64]])).to(device)
-        kept.append(model.features(transform(part)).float().cpu().numpy())  # type: ignore[operator]
-    return np.concatenate(kept)
+def features_of(pooled: nn.Module, preprocessing: Preprocessing, store: Store, rows: Rows, folder: Path) -> Features:
+    """Return the features [n, d] of tiles under a preprocessing, in fp32; those kept in `folder` are gone on with."""
+    how = Extraction(preprocessing, {"made": "on purpose"}, precision="fp32")
+    return np.array(extract(store, pooled, how, rows=rows, folder=folder, progress=Progress(quiet=True)).values[:, 0])
 
 
-def studys_head(features: Features, labels: npt.NDArray[np.int64], seed: int) -> nn.Linear:
+def studys_head(features: Features, labels: Labels, seed: int) -> nn.Linear:
     """Return one dense layer trained as the study's: Adam at 1e-3 on the features as they come, nothing chosen on valid."""
     values, wanted = torch.from_numpy(features), torch.from_numpy(labels.astype(np.float32))
     with torch.random.fork_rng(devices=[]):
@@ -118,15 +117,21 @@ def make_mistakes(
     """
     store, rows = parts.train
     rows = rows[floor_rows(store.rows["id"].astype(str).to_numpy()[rows].tolist(), store.rows["label"].to_numpy()[rows])]
+    labels = store.rows["label"].to_numpy(np.int64)[rows]
     few = [fewer(part, settings.resamples, settings.seed) for part in judged]
+    places = [(store, rows), *((part.store, part.rows) for part in few)]
+    pooled = classifier_of(run.model).pooled.to(choose_device(settings.device)[0])
+    kept = folder / "mistakes" / "features"
     made, table = {}, []
     for name, (title, preprocessing) in mistakes_of(run.facts.preprocessing).items():
         path = folder / "mistakes" / f"{name}.npz"
         logits = kept_logits(path, run)
         if logits is None:
             progress.say(f"preprocessing on purpose: {title}")
-            logits = logits_under(run.model, preprocessing, (store, rows), few, settings)
+            taken = [features_of(pooled, preprocessing, of, at, kept) for of, at in places]
+            logits = logits_of(taken, labels, few, settings)
             keep_logits(path, run, logits)
+            shutil.rmtree(kept)  # gigabytes that nothing will ask for again
         made[name] = logits
         low, high = span_of(preprocessing)
         row: dict[str, Any] = {"name": name, "title": title, "low": low, "high": high}
@@ -152,24 +157,15 @@ def make_mistakes(
     }
 
 
-def logits_under(
-    model: nn.Module,
-    preprocessing: Preprocessing,
-    train: tuple[Store, npt.NDArray[np.int64]],
-    judged: Sequence[Part],
-    settings: TrainSettings,
-) -> dict[str, Floats]:
-    """Return the logits [n] of each head on each part, features taken under `preprocessing`."""
-    store, rows = train
-    features, labels = features_of(model, store, rows, preprocessing), store.rows["label"].to_numpy(np.int64)[rows]
-    there = {part.name: features_of(model, part.store, part.rows, preprocessing) for part in judged}
-    valid = judged[0]
-    logistic = fit_head("logistic", features, labels, there[valid.name], valid.labels, settings).head
+def logits_of(taken: list[Features], labels: Labels, judged: Sequence[Part], settings: TrainSettings) -> dict[str, Floats]:
+    """Return the logits [n] of each head on each part; `taken` are the features of the training tiles and of each part."""
+    train, *there = taken
+    logistic = fit_head("logistic", train, labels, there[0], judged[0].labels, settings).head
     logits = {}
-    for kind, head in (("dense", studys_head(features, labels, settings.seed)), ("logistic", logistic)):
-        for name, values in there.items():
+    for kind, head in (("dense", studys_head(train, labels, settings.seed)), ("logistic", logistic)):
+        for part, values in zip(judged, there, strict=True):
             with torch.inference_mode():
-                logits[f"{kind}-{name}"] = head(torch.from_numpy(values)).reshape(-1).double().numpy()
+                logits[f"{kind}-{part.name}"] = head(torch.from_numpy(values)).reshape(-1).double().numpy()
     return logits
 
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from sentinode.errors import RunProblem, UndefinedScore, UsageProblem, nearest, shown
+from sentinode.fit.parts import Parts
 from sentinode.fit.probe import colour_histogram, keep_floor_sample, load_floor
-from sentinode.fit.train import Parts, train
+from sentinode.fit.train import train
 from sentinode.infer.ensemble import mean_logit
 from sentinode.judge.bootstrap import weights_in_chunks
 from sentinode.judge.statement import TILES, Slides, slides_of
@@ -22,7 +23,7 @@ from sentinode.nets.trained import Run, weights_digest
 from sentinode.progress import Progress
 from sentinode.run import read_json, write_json
 from sentinode.scores import Scores, logit_of, probability_of, read_scores, write_scores
-from sentinode.settings import RUNGS, LadderSettings, TrainSettings
+from sentinode.settings import RUNGS, LadderSettings, TrainSettings, resolved
 from sentinode.tiles.store import Store
 
 Floats = npt.NDArray[np.float64]
@@ -41,7 +42,7 @@ TITLES = {
 """How the rungs are called."""
 OWN = ("simple-cnn", "p4m-cnn")
 """Rungs whose network is our own: settings that concern backbones do not reach them."""
-OF_BACKBONES = ("model", "backbone", "weights", "input_size", "head", "freeze", "layer_decay", "recalibrate_bn", "features")
+OF_BACKBONES = ("weights", "input_size", "head", "feature_views", "freeze", "layer_decay", "recalibrate_bn", "features")
 """Those settings."""
 CLOCK = {"simple-cnn": 2, "p4m-cnn": 3, "finetune": 5, SAMPLED: 1}
 """Parts of `minutes` that each training gets. The floor, and features of a frozen backbone, take what they need."""
@@ -76,10 +77,10 @@ def settings_of(rung: str, settings: LadderSettings, trained: Sequence[str]) -> 
         changes["sample"] = "5%"
     if rung in OWN or rung == SAMPLED:
         own = "simple-cnn" if rung == SAMPLED else rung
-        changes |= {name: defaults[name] for name in OF_BACKBONES if name in defaults} | {"model": own}
+        changes |= {name: defaults[name] for name in OF_BACKBONES} | {"model": own, "backbone": "scratch"}
     else:
         changes |= {"backbone": rung}
-    return dataclasses.replace(plain, **changes)
+    return resolved(dataclasses.replace(plain, **changes))
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Climbed:
     megabytes: float
     weights: int
     network: str = ""
+    notes: tuple[str, ...] = ()
     views: dict[str, Floats] = dataclasses.field(default_factory=dict)
     views_rate: float = 0.0
 
@@ -203,6 +205,7 @@ def climb(folder: Path, run: Run, judged: Sequence[Part], *, views: bool, device
         name=name,
         title=TITLES[name],
         network=run.facts.network,
+        notes=("its features were there already: the minutes are without their extraction",) if cost.get("cached") else (),
         logits=logits,
         minutes=cost["seconds"] / 60,
         train_rate=cost["tiles_per_s"],

@@ -37,12 +37,13 @@ def rows_of(rungs: Sequence[Climbed], judged: Sequence[Part], resamples: int, se
             "predict_tiles_per_s": rung.predict_rate,
             "megabytes": rung.megabytes,
             "weights": rung.weights,
+            "notes": list(rung.notes),
         }
         row |= {part.name: figure_on(part, rung.logits[part.name], resamples, seed) for part in judged}
         if at:
             row |= against(rung, below(rung, rungs[:at], judged[0]), judged[-1], resamples, seed)
         if rung.name == "ensemble":
-            row["notes"] = [views_alone(below(rung, rungs[:at], judged[0]), judged[-1])]
+            row["notes"].append(views_alone(below(rung, rungs[:at], judged[0]), judged[-1]))
         rows.append(row)
     return rows
 
