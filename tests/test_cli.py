@@ -11,7 +11,7 @@ import sentinode
 from sentinode.cli import app, main
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
 
-VERBS = {"quickstart", "pack", "info", "doctor", "train", "predict", "evaluate"}
+VERBS = {"quickstart", "pack", "info", "doctor", "train", "predict", "evaluate", "ladder", "tune"}
 HEAVY = {"torch", "pandas", "sklearn", "matplotlib", "numpy", "PIL", "pyarrow"}
 
 
