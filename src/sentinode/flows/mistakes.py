@@ -37,7 +37,8 @@ from sentinode.tiles.store import Store
 
 Features = npt.NDArray[np.float32]
 """float32 [n, d]."""
-Labels = Rows = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 MOST_JUDGED = 4000
 """Tiles of a part that are judged at most; at most 8,000 train, about as many as the study's 5 % sample."""
