@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sentinode.flows.classifier import TileClassifier as TileClassifier
     from sentinode.flows.doctor import doctor as doctor
     from sentinode.flows.evaluate import evaluate as evaluate
+    from sentinode.flows.ladder import ladder as ladder
     from sentinode.flows.quickstart import quickstart as quickstart
     from sentinode.flows.tune import Study as Study
     from sentinode.flows.tune import tune as tune
@@ -33,6 +34,7 @@ HOMES = {
     "TileClassifier": "flows.classifier",
     "doctor": "flows.doctor",
     "evaluate": "flows.evaluate",
+    "ladder": "flows.ladder",
     "quickstart": "flows.quickstart",
     "Study": "flows.tune",
     "tune": "flows.tune",

@@ -11,7 +11,15 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, Token
 
 import sentinode
 from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, nearest, shown
-from sentinode.settings import EvaluateSettings, PackSettings, PredictSettings, TrainSettings, TuneSettings, read_recipe
+from sentinode.settings import (
+    EvaluateSettings,
+    LadderSettings,
+    PackSettings,
+    PredictSettings,
+    TrainSettings,
+    TuneSettings,
+    read_recipe,
+)
 
 Flat = Parameter(name="*")
 Resume = Annotated[bool, Parameter(negative=(), help="Go on with an unfinished job of the same input.")]
@@ -207,6 +215,20 @@ def export(
 ) -> None:
     """Write runs as one file that runs without Sentinode, checked against predict: uint8 tiles in, probability out."""
     answer(sentinode.export(*runs, to=to, out=out, views=views, tiles=tiles, overwrite=overwrite, quiet=quiet), as_json)
+
+
+@app.command
+def ladder(
+    store: Annotated[Path, Parameter(help="A packed store with labels.")],
+    /,
+    *,
+    out: Out,
+    test: Annotated[Path | None, Parameter(help="A store that judges every rung and never chooses.")] = None,
+    settings: Annotated[LadderSettings, Flat] = LadderSettings(),
+    job: Job = NEW_JOB,
+) -> None:
+    """Climb from the colour floor to an ensemble: what each rung reaches, costs, and whether it is worth it."""
+    answer(sentinode.ladder(store, out=out, test=test, settings=settings, **job.arguments()), job.as_json)
 
 
 def answer(result: Any, as_json: bool) -> None:
