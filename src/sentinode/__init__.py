@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sentinode.flows.doctor import doctor as doctor
     from sentinode.flows.evaluate import evaluate as evaluate
     from sentinode.flows.quickstart import quickstart as quickstart
+    from sentinode.flows.tune import Study as Study
+    from sentinode.flows.tune import tune as tune
     from sentinode.infer.export import export as export
     from sentinode.infer.predict import predict as predict
     from sentinode.nets.trained import Run as Run
@@ -31,6 +33,8 @@ HOMES = {
     "doctor": "flows.doctor",
     "evaluate": "flows.evaluate",
     "quickstart": "flows.quickstart",
+    "Study": "flows.tune",
+    "tune": "flows.tune",
     "export": "infer.export",
     "predict": "infer.predict",
     "Run": "nets.trained",

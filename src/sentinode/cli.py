@@ -11,7 +11,7 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, Token
 
 import sentinode
 from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, nearest, shown
-from sentinode.settings import EvaluateSettings, PackSettings, PredictSettings, TrainSettings, read_recipe
+from sentinode.settings import EvaluateSettings, PackSettings, PredictSettings, TrainSettings, TuneSettings, read_recipe
 
 Flat = Parameter(name="*")
 Resume = Annotated[bool, Parameter(negative=(), help="Go on with an unfinished job of the same input.")]
@@ -131,6 +131,24 @@ def train(
     del recipe  # read by from_recipe, before the settings were made
     run = sentinode.train(store, out=out, valid=valid, settings=settings, **job.arguments())
     answer(run, job.as_json)
+
+
+@app.command
+def tune(
+    store: Annotated[Path, Parameter(help="A packed store with labels.")],
+    /,
+    *,
+    out: Out,
+    valid: Annotated[Path | None, Parameter(help="A store that chooses the trial, its epoch and its threshold.")] = None,
+    recipe: Annotated[Path | None, Parameter(help="A TOML file of settings; typed options win.")] = None,
+    search: Annotated[TuneSettings, Flat] = TuneSettings(),
+    settings: Annotated[TrainSettings, Flat] = TrainSettings(),
+    job: Job = NEW_JOB,
+) -> None:
+    """Search settings: every cell of a grid, or trials that learn from earlier ones; the best becomes a run."""
+    del recipe  # read by from_recipe, before the settings were made
+    sought = {"grid": search.grid, "trials": search.trials, "storage": search.storage}
+    answer(sentinode.tune(store, out=out, valid=valid, settings=settings, **job.arguments(), **sought), job.as_json)
 
 
 @app.command

@@ -40,20 +40,34 @@ class PackSettings:
 class TrainSettings:
     """How a network is trained."""
 
-    model: Literal["simple-cnn"] = option("simple-cnn", "Network: simple-cnn, three blocks of convolution and pooling.")
+    model: str = option("auto", "simple-cnn, p4m-cnn, any network of timm's, or hf-hub:OWNER/NAME; auto: the backbone's usual one.")
+    backbone: Literal["auto", "scratch", "frozen", "finetune"] = option(
+        "auto", "Train from scratch, a head on frozen features, or the whole pretrained network; auto: scratch for ours, else frozen."
+    )
+    weights: str = option("auto", "Pretrained weights: auto, none, a timm tag, hf-hub:OWNER/NAME, or a .safetensors or .pth file.")
+    input_size: int = option(
+        0, "Edge in pixels that the network sees; cost grows with its square. 0: the tile's own, or 160 for pretrained ones."
+    )
+    head: Literal["logistic", "linear", "mlp"] = option("logistic", "Head on frozen features.")
+    feature_views: Literal[1, 4, 8] = option(1, "Dihedral views of the training tiles whose features a frozen backbone gives.")
+    freeze: float = option(0.0, "Share of a fine-tuned network, from its input on, that stays as it is, batch norm included.")
+    layer_decay: float = option(0.9, "Factor of the learning rate from each layer of a fine-tuned network to the one before it.")
+    recalibrate_bn: bool = option(False, "Estimate batch-norm statistics of pretrained weights anew on training tiles.")
+    guard: bool = option(True, "Stop if the input does not fit the pretrained weights.")
+    features: str | None = option(None, "Folder where extracted features are kept; default: beside the store.")
     split: Literal["auto", "random", "grouped"] = option(
         "auto", "Split off the validation part by slide (where known) or by tile."
     )
     valid_share: float = option(0.2, "Share of the tiles that chooses (epoch, threshold), where no --valid is given.")
     sample: str = option("100%", "Train on a stratified, nested sample: 5%, 0.05 or 2000 tiles.")
-    epochs: int = option(40, "Passes over the training tiles.")
+    epochs: int = option(0, "Passes over the training tiles; 0: by recipe, 40 from scratch, 12 fine-tuned, 20 for a frozen head.")
     minutes: float | None = option(
         None, "Stop in time, validation included, with the best model so far; the schedule follows the clock."
     )
     patience: int = option(0, "Stop after this many epochs without a better validation AUROC; 0 never stops early.")
-    batch: int = option(64, "Tiles an optimiser step.")
+    batch: int = option(0, "Tiles an optimiser step; 0: by recipe, 64, or 256 for a frozen head.")
     optimizer: Literal["adamw", "sgd"] = option("adamw", "AdamW, or SGD with Nesterov momentum 0.9.")
-    lr: float = option(3e-3, "Peak learning rate.")
+    lr: float = option(0.0, "Peak learning rate; 0: by recipe, 3e-3 from scratch, 1e-3 fine-tuned or for a frozen head.")
     weight_decay: float = option(0.05, "Decoupled weight decay of the matrices; biases and norms have none.")
     warmup: float = option(0.1, "Share of the training in which the rate rises; then it falls along a cosine.")
     balance: bool = option(True, "Weigh the classes equally in the loss; probabilities keep the true prevalence.")
@@ -71,6 +85,45 @@ class TrainSettings:
     threads: int = option(0, "Threads of the arithmetic; 0: one a usable core.")
     resident: Literal["auto", "yes", "no"] = option("auto", "Keep all tiles in memory, or gather them from disk.")
     checkpoint_s: float = option(60.0, "Seconds between checkpoints inside an epoch; each epoch ends with one.")
+
+
+OWN_NETWORKS = ("simple-cnn", "p4m-cnn")
+"""Networks of ours, always trained from scratch."""
+PRETRAINED = "tf_efficientnet_lite0"
+"""What `model` auto is for frozen and fine-tuned backbones: its ImageNet weights come as a package of 13 MB, without a model hub."""
+RECIPES: dict[str, dict[str, Any]] = {
+    "scratch": {"epochs": 40, "lr": 3e-3, "batch": 64},
+    "frozen": {"epochs": 20, "lr": 1e-3, "batch": 256},
+    "finetune": {"epochs": 12, "lr": 1e-3, "batch": 64},
+}
+"""What 0 means for epochs, lr and batch, by backbone."""
+
+
+def resolved(settings: TrainSettings) -> TrainSettings:
+    """Return `settings` with model, backbone, epochs, lr and batch decided where they were left open.
+
+    Raises UsageProblem if a network of ours is to be frozen or fine-tuned: it has no pretrained weights.
+    """
+    model, backbone = settings.model, settings.backbone
+    if model == "auto":
+        model = PRETRAINED if backbone in {"frozen", "finetune"} else OWN_NETWORKS[0]
+    if backbone == "auto":
+        backbone = "scratch" if model in OWN_NETWORKS else "frozen"
+    if model in OWN_NETWORKS and backbone != "scratch":
+        raise UsageProblem(
+            f"a pretrained network for --backbone {backbone}", shown(model), f"leave --model out ({PRETRAINED}), or --backbone"
+        )
+    by_recipe = {name: value for name, value in RECIPES[backbone].items() if not getattr(settings, name)}
+    return dataclasses.replace(settings, model=model, backbone=backbone, **by_recipe)
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """What a study searches: a grid, or trials drawn by what earlier ones found."""
+
+    grid: tuple[str, ...] = option((), "A setting of 'train' and its values, such as lr=1e-3,1e-4; once a setting.")
+    trials: int | None = option(None, "Draw so many trials with Optuna (TPE sampler, median pruner) instead of a grid.")
+    storage: str | None = option(None, "Database URL that several machines share; default: a journal file in the study's folder.")
 
 
 @dataclass(frozen=True)

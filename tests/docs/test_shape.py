@@ -49,11 +49,13 @@ def test_nothing_is_swallowed_and_nobody_else_prints(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
 def test_nothing_is_loaded_that_could_run(path: Path) -> None:
-    """Weights and tables are data: no pickle, no eval."""
+    """Weights and tables are data: no pickle, no eval, and torch reads tensors only."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}
     imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    guarded = [node for node in calls if "weights_only=True" in map(ast.unparse, node.keywords)]
+    called = {ast.unparse(node.func) for node in calls if node not in guarded}
     assert not imported & {"pickle", "joblib", "dill", "shelve", "marshal"}
     assert not called & {"eval", "exec", "torch.load"}
 

@@ -171,15 +171,18 @@ def progress_of(state: Progressing, settings: TrainSettings, steps_an_epoch: int
     return min(1.0, state.step / (settings.epochs * steps_an_epoch))
 
 
+def share_of_rate(done: float, warmup: float) -> float:
+    """Return the share of the peak rate when `done` (0 to 1) of the training is over: a linear rise, then a cosine down to 0."""
+    if done < warmup:
+        return max(done / warmup, 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(1 - warmup, 1e-9)))
+
+
 def schedule(state: Progressing, settings: TrainSettings, steps_an_epoch: int) -> None:
-    """Set the learning rate: a linear rise over `warmup`, then a cosine down to 0."""
-    done = progress_of(state, settings, steps_an_epoch)
-    if done < settings.warmup:
-        share = max(done / settings.warmup, 1e-3)
-    else:
-        share = 0.5 * (1 + math.cos(math.pi * (done - settings.warmup) / max(1 - settings.warmup, 1e-9)))
+    """Set the learning rates: a linear rise over `warmup`, then a cosine down to 0, times each group's own scale."""
+    share = share_of_rate(progress_of(state, settings, steps_an_epoch), settings.warmup)
     for group in state.optimizer.param_groups:
-        group["lr"] = settings.lr * share
+        group["lr"] = settings.lr * share * group["scale"]
 
 
 def out_of_time(state: Progressing, settings: TrainSettings, validation_s: float) -> bool:

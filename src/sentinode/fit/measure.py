@@ -6,6 +6,7 @@ import time
 import torch
 from torch import nn
 
+from sentinode.fit.layers import parameter_groups
 from sentinode.fit.loop import Progressing, take_step
 from sentinode.machine.plan import Plan
 from sentinode.nets.transform import Preprocessing, Transform
@@ -16,13 +17,8 @@ GREY = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 def new_state(model: nn.Module, settings: TrainSettings, plan: Plan) -> Progressing:
-    """Return the state of an untrained `model`: its running mean, optimiser and loss scaler.
-
-    Matrices decay, biases and norms do not (the usual rule; see Loshchilov and Hutter 2019 for decoupled decay).
-    """
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """Return the state of an untrained `model`: its running mean, optimiser and loss scaler."""
+    groups = parameter_groups(model, settings)
     on_gpu = plan.device.startswith("cuda")
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "sgd":
@@ -53,10 +49,21 @@ def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, transfor
 
 def flop_per_tile(model: nn.Module, px: int) -> int:
     """Return the multiplications and additions of one training step, forward and backward, for one tile of edge `px`."""
+    return counted(model, px, backward=True)
+
+
+def forward_flop(model: nn.Module, px: int) -> int:
+    """Return the multiplications and additions of one forward pass for one tile of edge `px`."""
+    return counted(model, px, backward=False)
+
+
+def counted(model: nn.Module, px: int, *, backward: bool) -> int:
+    """Return the arithmetic of one tile, by torch's own counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    trial = copy.deepcopy(model).cpu()
-    two = torch.zeros(2, 3, px, px)
-    with FlopCounterMode(display=False) as counter:
-        trial(two).sum().backward()
+    trial = copy.deepcopy(model).cpu().eval()
+    with torch.set_grad_enabled(backward), FlopCounterMode(display=False) as counter:
+        logits = trial(torch.zeros(2, 3, px, px))
+        if backward:
+            logits.sum().backward()
     return int(counter.get_total_flops()) // 2

@@ -8,12 +8,14 @@ import platform
 import shutil
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from sentinode.fit.loop import Progressing
 from sentinode.fit.measure import flop_per_tile
@@ -22,17 +24,18 @@ from sentinode.machine.memory import peak_bytes
 from sentinode.machine.plan import Plan
 from sentinode.machine.probe import convolution_peak, probe
 from sentinode.nets.forward import Logits
-from sentinode.nets.trained import ModelFacts, Run, load, save_model, weights_digest
+from sentinode.nets.trained import Run, load, save_model, weights_digest
 from sentinode.run import FORMAT, write_bytes, write_json
 from sentinode.scores import Scores, probability_of, write_scores
-from sentinode.settings import TrainSettings
 from sentinode.tiles.split import write_split
 
 if TYPE_CHECKING:
-    from sentinode.fit.train import Parts
+    from sentinode.fit.start import Job
 
-PACKAGES = ("sentinode", "torch", "numpy", "pandas", "scikit-learn", "safetensors", "pillow")
+PACKAGES = ("sentinode", "torch", "numpy", "pandas", "scikit-learn", "safetensors", "pillow", "timm", "openvino")
 """Packages whose versions a record names."""
+MODULES = {"scikit-learn": "sklearn", "pillow": "PIL"}
+"""What is imported of packages by another name."""
 
 
 def write_history(path: Path, history: list[dict[str, Any]]) -> None:
@@ -44,40 +47,46 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
-def finish(
-    folder: Path, state: Progressing, raw: Logits, facts: ModelFacts, parts: "Parts", settings: TrainSettings, plan: Plan
-) -> Run:
+def finish(job: "Job", weights: dict[str, Tensor], raw: Logits, found: dict[str, Any]) -> Run:
     """Write the model, the validation scores, the split and run.json, in this order; then the run is finished.
 
-    `raw` are the best weights' logits [n] of the validation part, in the arithmetic that prediction uses: they choose the threshold.
+    Parameters
+    ----------
+    weights
+        The state of the network that is kept.
+    raw
+        Its logits [n] of the validation part, in the arithmetic that prediction uses: they choose the threshold.
+    found
+        What is this training's own in run.json: best_epoch, stopped_by, valid, cost, plan.
     """
+    folder, parts = job.folder, job.parts
     store, rows = parts.valid
-    logits = raw.astype(np.float64) + facts.logit_shift
+    logits = raw.astype(np.float64) + job.facts.logit_shift
     labels = store.rows["label"].to_numpy()[rows]
     probability = probability_of(logits)
     facts = dataclasses.replace(
-        facts,
+        job.facts,
         threshold=float(youden_threshold(labels, probability)),
         threshold_rule="highest sensitivity + specificity on valid",
-        training={"best_epoch": state.best_epoch + 1, "tiles": len(parts.train[1])},
+        training=job.facts.training | {"best_epoch": found["best_epoch"], "tiles": len(parts.train[1])},
     )
-    save_model(folder, state.best, facts)
+    save_model(folder, weights, facts)
     table = store.rows.iloc[rows][["id", "group", "label"]].assign(logit=logits, probability=probability)
     header = {"runs": [weights_digest(folder)], "store": store.digest, "protocol": parts.split.how, "views": 1}
     write_scores(folder / "valid.parquet", Scores(pd.DataFrame(table).reset_index(drop=True), header))
     write_split(folder / "split.parquet", parts.passport())
-    write_json(folder / "run.json", record(state, parts, settings, plan) | {"digest": weights_digest(folder)})
+    write_json(folder / "run.json", record(job, found) | {"digest": weights_digest(folder)})
     shutil.rmtree(folder / "resume", ignore_errors=True)
     (folder / "unfinished.json").unlink(missing_ok=True)
     return load(folder)
 
 
-def record(state: Progressing, parts: "Parts", settings: TrainSettings, plan: Plan) -> dict[str, Any]:
-    """Return run.json's content: settings resolved, data, versions, machine, plan with reasons, cost, best epoch, valid scores."""
-    best = state.history[state.best_epoch]
+def record(job: "Job", found: dict[str, Any]) -> dict[str, Any]:
+    """Return run.json's content: settings resolved, data, weights, versions, machine, plan, cost, best epoch, valid scores."""
+    parts = job.parts
     return {
         "format": FORMAT,
-        "settings": dataclasses.asdict(settings),
+        "settings": dataclasses.asdict(job.settings),
         "data": {
             "train": {"store": parts.train[0].digest, "n": len(parts.train[1])},
             "valid": {"store": parts.valid[0].digest, "n": len(parts.valid[1])},
@@ -86,15 +95,19 @@ def record(state: Progressing, parts: "Parts", settings: TrainSettings, plan: Pl
             "split": parts.split.how,
         },
         "warnings": list(parts.split.warnings),
-        "best_epoch": state.best_epoch + 1,
-        "stopped_by": state.stopped_by,
-        "valid": {"auroc": best["valid_auroc"], "loss": best["valid_loss"], "n": len(parts.valid[1]), "chose_the_epoch": True},
-        "cost": cost(state, plan, parts.train[0].px),
-        "plan": dataclasses.asdict(plan),
+        **found,
+        "valid": found["valid"] | {"n": len(parts.valid[1]), "chose_the_epoch": True},
+        "preprocessing": dataclasses.asdict(job.facts.preprocessing),
+        "weights": {name: job.facts.training.get(name, "") for name in ("weights", "weights_digest")},
         "machine": dataclasses.asdict(probe()),
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": versions() | {"python": platform.python_version()},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if Path(sys.argv[0]).name == "sentinode" else ["python"],
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages a record names, of those that are installed."""
+    return {name: version(name) for name in PACKAGES if find_spec(MODULES.get(name, name))}
 
 
 @functools.cache

@@ -16,9 +16,10 @@ class Standardised(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.ones(width))
 
-    def standardised(self, features: Tensor) -> Tensor:
-        """Return features [n, d] with mean 0 and standard deviation 1 over the training tiles."""
-        return (features - self.mean) / self.std
+    def first(self, layer: nn.Linear, features: Tensor) -> Tensor:
+        """Return `layer` of standardised features [n, d], the standardisation folded into its weights: no second copy of them."""
+        weight = layer.weight / self.std
+        return functional.linear(features, weight, layer.bias - weight @ self.mean)
 
 
 class LinearHead(Standardised):
@@ -27,11 +28,12 @@ class LinearHead(Standardised):
     def __init__(self, width: int) -> None:
         super().__init__(width)
         self.dense = nn.Linear(width, 1)
+        nn.init.zeros_(self.dense.weight)  # the loss is convex: a start at chance needs no draw
+        nn.init.zeros_(self.dense.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits [n] of features [n, d]."""
-        logits: Tensor = self.dense(self.standardised(features))
-        return logits.squeeze(1)
+        return self.first(self.dense, features).squeeze(1)
 
 
 class MlpHead(Standardised):
@@ -47,7 +49,7 @@ class MlpHead(Standardised):
         Probability of dropping a hidden unit in training.
     """
 
-    def __init__(self, width: int, hidden: int = 256, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, hidden: int = 128, dropout: float = 0.0) -> None:
         super().__init__(width)
         self.hidden = nn.Linear(width, hidden)
         self.dropout = nn.Dropout(dropout)
@@ -55,6 +57,6 @@ class MlpHead(Standardised):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits [n] of features [n, d]."""
-        hidden = functional.relu(self.hidden(self.standardised(features)))
+        hidden = functional.relu(self.first(self.hidden, features))
         logits: Tensor = self.dense(self.dropout(hidden))
         return logits.squeeze(1)

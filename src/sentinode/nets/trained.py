@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from sentinode.errors import DataProblem, RunProblem, nearest, shown
+from sentinode.errors import DataProblem, RunProblem, shown
 from sentinode.nets.forward import Logits, logits, placed, slices
+from sentinode.nets.p4m_cnn import P4MCNN
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.run import read_json, write_bytes, write_json
@@ -24,7 +25,7 @@ from sentinode.scores import probability_of
 
 FORMAT = 1
 """Version of model.json."""
-NETWORKS: dict[str, type[nn.Module]] = {"simple-cnn": SimpleCNN}
+NETWORKS: dict[str, type[nn.Module]] = {"simple-cnn": SimpleCNN, "p4m-cnn": P4MCNN}
 """Our own networks by the name `--model` takes."""
 
 
@@ -49,10 +50,12 @@ class ModelFacts:
 
 
 def build(network: str, arguments: dict[str, Any]) -> nn.Module:
-    """Return an untrained network; UsageProblem-like answer with the nearest name if it does not exist."""
-    if network not in NETWORKS:
-        raise RunProblem("a network this version knows", shown(network), nearest(network, list(NETWORKS)))
-    return NETWORKS[network](**arguments)
+    """Return an untrained network, ours or timm's; UsageProblem with the nearest names if there is none of that name."""
+    if network in NETWORKS:
+        return NETWORKS[network](**arguments)
+    from sentinode.nets.backbone import Classifier
+
+    return Classifier(network, **arguments)
 
 
 def save_model(folder: Path, state: dict[str, Tensor], facts: ModelFacts) -> None:
@@ -100,15 +103,19 @@ class Run:
         if not self.record:
             return [f"run        {shown(self.path)}: {self.facts.network}, without its record (run.json)", threshold]
         data, valid, cost = (self.record[name] for name in ("data", "valid", "cost"))
-        peak = f"{cost['share_of_peak']:.0%} of the {cost['peak_flop_per_s'] / 1e9:,.0f} GFLOP/s measured for convolutions"
+        if "extract_seconds" in cost:
+            where = "from the feature store" if cost["cached"] else f"extracted at {cost['tiles_per_s']:,.0f} tiles/s"
+            spent = f"{cost['seconds']:.0f} s, features {where} by {self.record['plan']['engine']}, "
+        else:
+            share = f"{cost['share_of_peak']:.0%} of the {cost['peak_flop_per_s'] / 1e9:,.0f} GFLOP/s measured for convolutions"
+            spent = f"{cost['seconds']:.0f} s, {cost['tiles_per_s']:,.0f} tiles/s in training, {share}, "
         return [
             *(f"warning: {text}" for text in self.record["warnings"]),
             f"run        {shown(self.path)}: {self.facts.network}, {data['train']['n']:,} tiles trained, {valid['n']:,} chose",
-            f"best epoch {self.record['best_epoch']} of {cost['epochs']}, stopped by {self.record['stopped_by']}",
+            self.record.get("head") or f"best epoch {self.record['best_epoch']} of {cost['epochs']}, stopped by {self.record['stopped_by']}",
             f"valid      AUROC {valid['auroc']:.4f}: it chose the epoch, so judge on other slides with 'sentinode evaluate'",
             threshold,
-            f"cost       {cost['seconds']:.0f} s, {cost['tiles_per_s']:,.0f} tiles/s in training, {peak}, "
-            f"{cost['peak_memory_bytes'] / 1e9:.2f} GB at most",
+            f"cost       {spent}{cost['peak_memory_bytes'] / 1e9:.2f} GB at most",
         ]
 
     def logits(self, tiles: npt.NDArray[np.uint8], batch: int = 64, **how: Any) -> Logits:

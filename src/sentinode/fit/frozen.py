@@ -1,0 +1,93 @@
+"""A head on a frozen network: features once, the head in moments; the run that comes of it predicts like any other."""
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sentinode.fit.features import Extraction, Features, extract
+from sentinode.fit.heads import Fitted, fit_head
+from sentinode.fit.measure import forward_flop
+from sentinode.fit.probe import keep_floor_sample
+from sentinode.fit.record import finish, write_history
+from sentinode.fit.start import Job, classifier_of
+from sentinode.machine.memory import peak_bytes
+from sentinode.machine.plan import choose_device
+from sentinode.nets.trained import Run
+from sentinode.run import write_json
+from sentinode.settings import TrainSettings
+
+Values = npt.NDArray[np.float32]
+
+
+def features_of(job: Job) -> tuple[Features, Features]:
+    """Return the features of the training and of the validation tiles, from the feature store or extracted now.
+
+    Those of the validation tiles are in fp32, as prediction computes: they choose, and the threshold must hold there.
+    """
+    device, _ = choose_device(job.settings.device)
+    pooled = classifier_of(job.network).pooled.to(device)
+    facts = {"network": job.facts.network, "arguments": job.facts.arguments["model_args"]}
+    made = []
+    for (store, rows), views, exact in (
+        (job.parts.train, job.settings.feature_views, job.settings.precision == "fp32"),
+        (job.parts.valid, 1, True),
+    ):
+        how = Extraction(job.facts.preprocessing, facts, views, "fp32" if exact else "auto")
+        made.append(extract(store, pooled, how, rows=rows, folder=job.settings.features, progress=job.progress))
+    return made[0], made[1]
+
+
+def fitted_head(job: Job, settings: TrainSettings, features: tuple[Features, Features]) -> Fitted:
+    """Return the head that `settings` ask for, fitted to `features` of the training and validation tiles."""
+    train, valid = (part.values for part in features)
+    return fit_head(settings.head, train, job.parts.labels("train"), valid, job.parts.labels("valid"), settings, job.watch)
+
+
+def train_frozen(job: Job) -> Run:
+    """Extract features, fit the head, write the run."""
+    write_json(job.folder / "unfinished.json", {"fingerprint": job.fingerprint})
+    keep_floor_sample(job.folder / "floor.npz", *job.parts.train)
+    features = features_of(job)
+    fitted = fitted_head(job, job.settings, features)
+    job.progress.say(f"head: {fitted.note}, valid AUROC {fitted.auroc:.4f}", always=True)
+    return finish_frozen(job, features, fitted)
+
+
+def fit_head_first(job: Job) -> None:
+    """Fit the head to the features of the network as it came: random weights above good features would spoil them at first."""
+    fitted = fitted_head(job, job.settings, features_of(job))
+    classifier_of(job.network).head.load_state_dict(fitted.head.state_dict())
+    job.progress.say(f"head first: {fitted.note}, valid AUROC {fitted.auroc:.4f}")
+
+
+def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted) -> Run:
+    """Write the run of a head that was fitted to `features`."""
+    train, valid = features
+    classifier_of(job.network).head.load_state_dict(fitted.head.state_dict())
+    write_history(job.folder / "history.csv", fitted.history)
+    best = max(range(len(fitted.history)), key=lambda at: fitted.history[at]["valid_auroc"])
+    found: dict[str, Any] = {
+        "best_epoch": best + 1,
+        "stopped_by": "epochs",
+        "valid": {"auroc": fitted.auroc, "loss": fitted.history[best]["valid_loss"]},
+        "head": fitted.note,
+        "plan": {"device": job.settings.device, "precision": "fp32", "engine": train.engine, "reasons": {"engine": train.reasons}},
+        "cost": cost(job, features),
+    }
+    return finish(job, job.network.state_dict(), fitted.valid_logits, found)
+
+
+def cost(job: Job, features: tuple[Features, Features]) -> dict[str, Any]:
+    """Return what the run cost: seconds in all and of the extraction, and whether the features were there already."""
+    extract_s = sum(part.seconds for part in features)
+    passes = sum(part.values.shape[0] * part.values.shape[1] for part in features)
+    return {
+        "seconds": round(time.perf_counter() - job.began, 2),
+        "extract_seconds": round(extract_s, 2),
+        "cached": all(part.cached for part in features),
+        "tiles_per_s": round(passes / extract_s, 1),
+        "flop_per_tile": forward_flop(job.network, job.facts.preprocessing.input_px),
+        "peak_memory_bytes": peak_bytes(),
+    }

@@ -1,0 +1,100 @@
+"""Who trains and who chooses, and what decides a run: the part of `train` that is the same for every network."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sentinode.errors import SplitProblem, UsageProblem, shown
+from sentinode.run import read_json
+from sentinode.settings import TrainSettings
+from sentinode.tiles.passport import with_passport
+from sentinode.tiles.split import Split, given_split, make_split, sample_rows
+from sentinode.tiles.store import Store, open_store
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Who trains and who chooses: the split (of both stores, one behind the other), and each part's store and rows (int64 [n])."""
+
+    split: Split
+    train: tuple[Store, npt.NDArray[np.int64]]
+    valid: tuple[Store, npt.NDArray[np.int64]]
+
+    @property
+    def positive_share(self) -> float:
+        """Share of positives among the training tiles."""
+        store, rows = self.train
+        return float((store.rows["label"].to_numpy()[rows] == 1).mean())
+
+    def labels(self, part: Literal["train", "valid"]) -> npt.NDArray[np.int64]:
+        """Return the labels 0 or 1, int64 [n], of a part."""
+        store, rows = getattr(self, part)
+        return np.asarray(store.rows["label"].to_numpy()[rows], np.int64)
+
+    def lines(self) -> tuple[str, ...]:
+        """Return how many tiles train and choose, and what to beware of."""
+        counts = f"{len(self.train[1]):,} tiles train, {len(self.valid[1]):,} choose ({self.split.how} split)"
+        return (counts, *self.split.warnings)
+
+    def passport(self) -> Split:
+        """Return the split with digests, of all tiles that train or choose, that survive turning and mirroring."""
+        whole = self.split
+        if self.valid[0] is self.train[0]:
+            return with_passport(whole, self.train[0].tiles)
+        n = len(self.train[0])
+        halves = [dataclasses.replace(whole, table=table.reset_index(drop=True)) for table in (whole.table[:n], whole.table[n:])]
+        tables = [
+            with_passport(half, store.tiles).table for half, (store, _) in zip(halves, (self.train, self.valid), strict=True)
+        ]
+        return dataclasses.replace(whole, table=pd.concat(tables, ignore_index=True))
+
+
+def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: TrainSettings) -> Parts:
+    """Open the stores and decide who trains and who chooses; the sample is drawn from the tiles that train."""
+    source = store if isinstance(store, Store) else open_store(store)
+    if valid is None:
+        split = make_split(source.rows, settings.split, valid_share=settings.valid_share, seed=settings.seed)
+        split = sample_rows(split, settings.sample, seed=settings.seed)
+        return Parts(split, (source, split.rows_of("train")), (source, split.rows_of("valid")))
+    chooser = open_store(valid)
+    if (chooser.px, chooser.classes) != (source.px, source.classes):
+        raise SplitProblem(
+            f"tiles of {source.px} px with classes {shown(source.classes)} in --valid",
+            f"{chooser.px} px with classes {shown(chooser.classes)}",
+            "pack both stores the same way",
+        )
+    split = sample_rows(given_split(source.rows, chooser.rows), settings.sample, seed=settings.seed)
+    return Parts(split, (source, split.rows_of("train")), (chooser, split.rows_of("valid") - len(source)))
+
+
+def fingerprint_of(settings: TrainSettings, parts: Parts, weights: str) -> str:
+    """Return a digest of what decides a run: settings, tiles and the digest of the pretrained weights."""
+    facts = [dataclasses.asdict(settings), parts.train[0].digest, parts.valid[0].digest, weights]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def unfinished(folder: Path, fingerprint: str, settings: TrainSettings) -> dict[str, Any]:
+    """Return what an unfinished run in `folder` kept, {} where there is none.
+
+    Raises UsageProblem if it was started with another fingerprint: going on would mix two runs.
+    """
+    path = folder / "unfinished.json"
+    if not path.exists():
+        return {}
+    kept = read_json(path)
+    if kept.get("fingerprint") != fingerprint:
+        now, then = dataclasses.asdict(settings), kept.get("settings", {})
+        changed = [f"{name} {shown(now[name])}, not {shown(value)}" for name, value in then.items() if now.get(name) != value]
+        raise UsageProblem(
+            f"the settings and tiles that {shown(folder)} was started with",
+            "; ".join(changed) or "other tiles",
+            "resume with the same command, or start anew with --overwrite",
+        )
+    return kept

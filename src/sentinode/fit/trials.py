@@ -1,0 +1,170 @@
+"""What a trial leaves behind, who works on it, and the way a trial is run: settings in, validation logits out."""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sentinode.errors import RunProblem, shown
+from sentinode.fit.train import Job, Parts, train_watched
+from sentinode.nets.forward import Logits
+from sentinode.run import read_json, write_bytes, write_json
+from sentinode.settings import TrainSettings
+
+Watch = Callable[[int, float], None]
+"""Told of each epoch (1 is the first) and its validation AUROC; raises Pruned to end the trial."""
+
+
+class Pruned(Exception):
+    """A trial was ended because others were better at the same epoch."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: its settings that differ, and how it ended: "done", "pruned" or "failed" (then without AUROC)."""
+
+    number: int
+    options: dict[str, Any]
+    state: str
+    auroc: float | None = None
+    loss: float | None = None
+    epochs: int = 0
+    seconds: float = 0.0
+    note: str = ""
+
+
+class Runner(Protocol):
+    """A way to run trials; all of them are judged on the same validation tiles."""
+
+    def run(self, number: int, settings: TrainSettings, watch: Watch) -> tuple[Logits, dict[str, Any]]:
+        """Return validation logits [m] (prevalence put back) and what is known: auroc, loss, epochs."""
+
+    def write_best(self, number: int, settings: TrainSettings, folder: Path) -> None:
+        """Write trial `number` as a whole run into `folder`."""
+
+    def discard(self, number: int) -> None:
+        """Remove what a pruned trial left."""
+
+
+class Trainings:
+    """Trials that are trainings: each is a run folder in `folder`/NNNN, and a killed one goes on from its checkpoint."""
+
+    def __init__(self, folder: Path, parts: Parts, store: Any, valid: Any) -> None:
+        self.folder, self.parts, self.store, self.valid = folder, parts, store, valid
+
+    def run(self, number: int, settings: TrainSettings, watch: Watch) -> tuple[Logits, dict[str, Any]]:
+        """Train, or go on, or open what was finished."""
+        where = self.folder / f"{number:04d}"
+        run = train_watched(self.store, where, self.valid, settings, Job(resume=True, quiet=True), watch)
+        logits = pd.read_parquet(where / "valid.parquet", columns=["logit"])["logit"].to_numpy(np.float32)
+        told = run.record["valid"]
+        return logits, {"auroc": told["auroc"], "loss": told["loss"], "epochs": run.record["cost"]["epochs"]}
+
+    def write_best(self, number: int, settings: TrainSettings, folder: Path) -> None:
+        """Copy the trial's run."""
+        del settings
+        shutil.copytree(self.folder / f"{number:04d}", folder)
+
+    def discard(self, number: int) -> None:
+        """Remove the unfinished run of a pruned trial."""
+        shutil.rmtree(self.folder / f"{number:04d}", ignore_errors=True)
+
+
+def run_trial(number: int, options: dict[str, Any], settings: TrainSettings, runner: Runner, folder: Path, watch: Watch) -> Trial:
+    """Run one trial of `settings` with `options` over them and keep what it leaves: NNNN.npy first, then NNNN.json."""
+    began, seen = time.perf_counter(), [(0, float("nan"))]
+
+    def watched(epoch: int, auroc: float) -> None:
+        seen.append((epoch, auroc))
+        watch(epoch, auroc)
+
+    trial = Trial(number, options, "failed")
+    try:
+        logits, told = runner.run(number, dataclasses.replace(settings, **options), watched)
+        with io.BytesIO() as file:
+            np.save(file, logits.astype(np.float32), allow_pickle=False)
+            write_bytes(folder / f"{number:04d}.npy", file.getvalue())
+        trial = dataclasses.replace(trial, state="done", **told)
+    except Pruned:
+        best = max((auroc for _, auroc in seen[1:]), default=None)
+        trial = dataclasses.replace(trial, state="pruned", auroc=best, epochs=seen[-1][0])
+        runner.discard(number)
+    except RunProblem as error:
+        trial = dataclasses.replace(trial, note=str(error))
+        runner.discard(number)
+    trial = dataclasses.replace(trial, seconds=round(time.perf_counter() - began, 3))
+    write_json(folder / f"{number:04d}.json", dataclasses.asdict(trial))
+    return trial
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """Return the trials that have ended, by number."""
+    found = []
+    for path in sorted(folder.glob("[0-9]*.json")):
+        try:
+            found.append(Trial(**read_json(path)))
+        except TypeError as error:
+            raise RunProblem(f"a trial in {shown(path)}", f"{error}"[:200], "remove the file and go on with --resume") from error
+    return sorted(found, key=lambda trial: trial.number)
+
+
+def read_logits(folder: Path, trial: Trial, n: int) -> npt.NDArray[np.float32]:
+    """Return the validation logits float32 [n] of a trial that is done."""
+    path = folder / f"{trial.number:04d}.npy"
+    try:
+        logits = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise RunProblem(
+            f"the scores of a trial in {shown(path)}", f"{error}"[:200], "remove the trial's .json and --resume"
+        ) from error
+    if logits.shape != (n,):
+        raise RunProblem(f"{n:,} scores in {shown(path)}", f"{logits.shape}", "remove the trial's .json and --resume")
+    return np.asarray(logits, np.float32)
+
+
+def write_table(path: Path, trials: list[Trial]) -> None:
+    """Write one line a trial as CSV: number, state, the settings that differ, valid_auroc, valid_loss, epochs, seconds, note."""
+    names = list(dict.fromkeys(name for trial in trials for name in trial.options))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["number", "state", *names, "valid_auroc", "valid_loss", "epochs", "seconds", "note"])
+    for trial in trials:
+        values = [trial.options.get(name, "") for name in names]
+        figures = ["" if value is None else value for value in (trial.auroc, trial.loss)]
+        writer.writerow([trial.number, trial.state, *values, *figures, trial.epochs, trial.seconds, trial.note])
+    write_bytes(path, text.getvalue().encode())
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Yield whether this process now holds `path` against all others; the system lets go when a process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        yield lock(file.fileno())
+
+
+def lock(handle: int) -> bool:
+    """Return whether the open file could be locked at once."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

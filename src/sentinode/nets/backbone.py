@@ -1,0 +1,180 @@
+"""Networks that come from timm: built without their head, pooled with the centre apart, with a small head of ours on top.
+
+timm and torchvision are imported here and nowhere else.
+"""
+
+import sys
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sentinode.errors import MachineProblem, UsageProblem, nearest, shown
+from sentinode.nets.head import LinearHead, MlpHead
+from sentinode.nets.simple_cnn import centre
+from sentinode.nets.transform import Preprocessing
+from sentinode.settings import OWN_NETWORKS
+
+DEFAULT_PX = 160
+"""What a backbone that takes any size sees of a tile: on held-out colour clusters better than 96 and 128, and as good as 224."""
+LEVELS = 2
+"""Stages of a convolutional network whose maps are pooled: the last ones. Coarser alone, the features know less of texture."""
+_OPERATORS: list[torch.library.Library] = []
+"""Keeps the stand-ins for torchvision's operators alive."""
+
+
+def timm_module() -> ModuleType:
+    """Import timm; MachineProblem where it is not installed.
+
+    timm imports torchvision, whose compiled operators exist for some builds of torch alone. Where they do not load, their two
+    signatures are declared, which is all that the import asks for: timm calls neither.
+    """
+    try:
+        try:
+            import torchvision  # noqa: F401
+        except (RuntimeError, OSError):
+            for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+                del sys.modules[name]
+            library = torch.library.Library("torchvision", "DEF")
+            for name in ("nms", "qnms"):
+                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            _OPERATORS.append(library)
+        import timm
+    except ImportError as error:
+        raise MachineProblem(
+            "timm and torchvision for pretrained networks", shown(error), "pip install 'sentinode[backbones]'"
+        ) from error
+    module: ModuleType = timm
+    return module
+
+
+def create(name: str, input_px: int, **model_args: Any) -> nn.Module:
+    """Return timm's network `name` without weights and without its head, in evaluation mode.
+
+    Raises
+    ------
+    UsageProblem
+        If timm has no such network (the nearest names are offered), or it cannot take tiles of `input_px`.
+    """
+    timm = timm_module()
+    if not timm.is_model(name):
+        known = [*OWN_NETWORKS, *timm.list_models()]
+        raise UsageProblem("a network of ours or of timm's ('sentinode models' lists them)", shown(name), nearest(name, known))
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **model_args).eval()
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, input_px, input_px))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        wanted = model.pretrained_cfg["input_size"][-1]
+        raise UsageProblem(
+            f"an input size that {shown(name)} takes, as {wanted}", f"{input_px} ({shown(error)})", f"use --input-size {wanted}"
+        ) from error
+    return model
+
+
+def own_px(config: dict[str, Any]) -> int:
+    """Return the edge that a network sees unless told otherwise: `DEFAULT_PX`, or the only one it takes."""
+    return int(config["input_size"][-1]) if config.get("fixed_input_size") else DEFAULT_PX
+
+
+def preprocessing_of(config: dict[str, Any], input_px: int) -> Preprocessing:
+    """Return the preprocessing that weights state in timm's `pretrained_cfg`: mean, std, interpolation; the whole tile is seen."""
+    (r, g, b), (u, v, w) = config["mean"], config["std"]
+    kind: Literal["bilinear", "bicubic"] = "bilinear" if config.get("interpolation") == "bilinear" else "bicubic"
+    return Preprocessing((float(r), float(g), float(b)), (float(u), float(v), float(w)), input_px, kind)
+
+
+class Pooled(nn.Module):
+    """A network of timm's without its head, pooled: normalised tiles [n, 3, p, p] to features [n, width].
+
+    Of a convolutional network the maps of the last stages are pooled, each by mean and by maximum, over the tile and apart over
+    its centre third, where a tile's label lives; of others the pooling is timm's own.
+    """
+
+    def __init__(self, name: str, input_px: int, **model_args: Any) -> None:
+        super().__init__()
+        self.backbone = create(name, input_px, **model_args)
+        with torch.inference_mode():
+            probe = torch.zeros(2, 3, input_px, input_px)
+            self.staged = hasattr(self.backbone, "forward_intermediates") and is_maps(self.backbone.forward_features(probe))
+            self.width = self(probe).shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features float32 [n, width] of normalised tiles [n, 3, p, p]."""
+        if not self.staged:
+            pooled: Tensor = self.backbone(x)
+            return pooled.float()
+        last, stages = self.backbone.forward_intermediates(x, indices=LEVELS)
+        maps = stages if last.shape == stages[-1].shape else [*stages, last]
+        looks = [part.float() for whole in maps for part in (whole, centre(whole))]
+        return torch.cat([f(m, dim=(2, 3)) for m in looks for f in (torch.mean, torch.amax)], dim=1)
+
+    def depths(self) -> dict[str, int]:
+        """Return how deep each parameter of the network lies, 0 at the input, by its name; timm's own grouping."""
+        from timm.models import group_parameters
+
+        return dict(group_parameters(self.backbone, self.backbone.group_matcher(coarse=False), reverse=True))
+
+    def freeze(self, share: float) -> list[nn.Module]:
+        """Keep the first `share` of the depths as they are; return their modules, batch norm among them."""
+        depths = self.depths() if share else {}
+        most = max(depths.values(), default=0) + 1
+        still = {name for name, depth in depths.items() if depth < share * most}
+        for name, parameter in self.backbone.named_parameters():
+            parameter.requires_grad_(name not in still)
+        return [module for name, module in self.backbone.named_modules() if f"{name}.weight" in still]
+
+
+class Classifier(nn.Module):
+    """A pooled network of timm's and a head: normalised tiles [n, 3, p, p] to logits [n].
+
+    Parameters
+    ----------
+    name
+        timm's name of the network.
+    input_px
+        Edge of the input.
+    head
+        "linear" or "mlp".
+    dropout
+        Of the pooled features in training (and of the hidden units of an mlp).
+    frozen
+        Share of the network's depths, from the input on, that training leaves as they are, batch norm included.
+    model_args
+        More arguments of timm's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        input_px: int,
+        head: Literal["linear", "mlp"] = "linear",
+        dropout: float = 0.0,
+        frozen: float = 0.0,
+        model_args: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.pooled = Pooled(name, input_px, **(model_args or {}))
+        self.dropout = nn.Dropout(dropout)
+        width = self.pooled.width
+        self.head: LinearHead | MlpHead = LinearHead(width) if head == "linear" else MlpHead(width, dropout=dropout)
+        self.still = self.pooled.freeze(frozen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [n] of normalised tiles [n, 3, p, p]."""
+        logits: Tensor = self.head(self.dropout(self.pooled(x)))
+        return logits
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Set the mode; frozen parts stay in evaluation, so that their batch norm keeps its statistics."""
+        super().train(mode)
+        for module in self.still:
+            module.eval()
+        return self
+
+
+def is_maps(features: Tensor) -> bool:
+    """Return whether features are maps [n, c, h, w] with more channels than positions along an edge, as convolutions give."""
+    return features.ndim == 4 and features.shape[2] == features.shape[3]

@@ -1,0 +1,126 @@
+"""Which form of a network is the fastest on this machine: measured, and only among those that agree with plain fp32."""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sentinode.errors import MachineProblem, nearest, shown
+from sentinode.machine.plan import GAIN
+from sentinode.nets.forms import Call, forms
+from sentinode.nets.forward import placed
+
+ROUNDS = 3
+"""How often the forms are timed in turn."""
+HOPELESS = 1.3
+"""A form that took so many times the least of all in every round so far is not timed again."""
+SHARE = 0.2
+"""Share of the work in plain fp32 that choosing may take: then no further form is tried."""
+BOUNDS = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
+"""Largest disagreement with plain fp32, by precision. bf16 has 8 bits: networks of 20 to 200 layers are 0.003 to 0.03 away."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A network in its fastest form.
+
+    `call` takes normalised float32 [k, 3, p, p], channels-last, and gives float32 [k, d] or [k]; k is at most the batch it was made
+    for, or any number. `name` is "FORM PRECISION"; `reasons` says what each form took, and which were left out and why.
+    """
+
+    name: str
+    precision: str
+    call: Call
+    reasons: str
+
+
+def fastest(
+    module: nn.Module, example: Tensor, *, allowed: Literal["auto", "fp32"] = "auto", tiles: int | None = None
+) -> Engine:
+    """Return the form of `module` that takes the least time for `example`.
+
+    The forms are timed in turn, the least of several counts, and less than fp32 is taken only where it is `GAIN` times faster. The
+    weights are taken as they are now: train on, and make another engine.
+
+    Parameters
+    ----------
+    module
+        Maps network input to [k, d] or [k]. It is left in evaluation mode, in channels-last order.
+    example
+        Input [b, 3, p, p], channels-last, on the device to compute on: real tiles, since agreement is judged on them.
+    allowed
+        "fp32" leaves out all reduced arithmetic.
+    tiles
+        How many are to come; choosing stops when it would take too large a share of them. None: all forms are tried.
+    """
+    module = placed(module.eval(), example.device)
+    made = forms(module, example)
+    plain = next(iter(made))
+    calls: dict[str, Call] = {plain: made[plain]()}
+    reference = calls[plain](example)
+    times = {plain: seconds(calls[plain], example)}
+    left_out: dict[str, str] = {}
+    ends = time.perf_counter() + (float("inf") if tiles is None else SHARE * times[plain] * tiles / len(example))
+    for name, make in list(made.items())[1:]:
+        precision = name.split()[1]
+        if allowed == "fp32" and precision != "fp32":
+            continue
+        if time.perf_counter() > ends:
+            left_out[name] = "not tried: too few tiles to pay for it"
+            continue
+        try:
+            call = make()
+            error = disagreement(call(example), reference)
+        except Exception as problem:  # noqa: BLE001  a library may raise anything, and what it said is passed on
+            left_out[name] = f"{type(problem).__name__}: {problem}".splitlines()[0][:120]
+            continue
+        if not error <= BOUNDS[precision]:
+            left_out[name] = f"{error:.2g} away from {plain}"
+            continue
+        calls[name], times[name] = call, seconds(call, example)
+    for _ in range(ROUNDS - 1):
+        for name in [n for n in times if times[n] <= HOPELESS * min(times.values())]:
+            times[name] = min(times[name], seconds(calls[name], example))
+    chosen = choose(times)
+    return Engine(chosen, chosen.split()[1], calls[chosen], told(times, left_out, len(example)))
+
+
+def choose(times: dict[str, float]) -> str:
+    """Return the fastest form in fp32, or the fastest of all where that is `GAIN` times faster. `times`: seconds by name."""
+    full = min((name for name in times if name.endswith("fp32")), key=times.__getitem__)
+    best = min(times, key=times.__getitem__)
+    return best if times[full] >= GAIN * times[best] else full
+
+
+def named(name: str, module: nn.Module, example: Tensor) -> Engine:
+    """Return the form of that name, not measured; MachineProblem if this machine has none or cannot make it."""
+    module = placed(module.eval(), example.device)
+    made = forms(module, example)
+    if name not in made:
+        raise MachineProblem("a form of a network that this machine has", shown(name), nearest(name, list(made)))
+    return Engine(name, name.split()[1], made[name](), "asked for")
+
+
+def seconds(call: Call, example: Tensor) -> float:
+    """Return the seconds that one call takes."""
+    began = time.perf_counter()
+    call(example)
+    if example.is_cuda:
+        torch.cuda.synchronize(example.device)
+    return time.perf_counter() - began
+
+
+def disagreement(result: Tensor, reference: Tensor) -> float:
+    """Return the root mean square difference of results [b, d] or [b], as a share of the reference's own; inf for other shapes."""
+    if result.shape != reference.shape or result.dtype != reference.dtype:
+        return float("inf")
+    return float((result - reference).norm() / reference.norm().clamp_min(1e-12))
+
+
+def told(times: dict[str, float], left_out: dict[str, str], batch: int) -> str:
+    """Return the forms with their tiles/s, fastest first, then those left out with the reason."""
+    order = sorted(times, key=times.__getitem__)
+    parts = [", ".join(f"{name} {batch / times[name]:,.0f} tiles/s" for name in order)]
+    return "; ".join([*parts, *(f"{name} left out ({why})" for name, why in left_out.items())])

