@@ -40,11 +40,16 @@ class PackSettings:
 class TrainSettings:
     """How a network is trained."""
 
-    model: str = option("auto", "simple-cnn, p4m-cnn, any network of timm's, or hf-hub:OWNER/NAME; auto: the backbone's usual one.")
-    backbone: Literal["auto", "scratch", "frozen", "finetune"] = option(
-        "auto", "Train from scratch, a head on frozen features, or the whole pretrained network; auto: scratch for ours, else frozen."
+    model: str = option(
+        "auto", "simple-cnn, p4m-cnn, any network of timm's, or hf-hub:OWNER/NAME; auto: the backbone's usual one."
     )
-    weights: str = option("auto", "Pretrained weights: auto, none, a timm tag, hf-hub:OWNER/NAME, or a .safetensors or .pth file.")
+    backbone: Literal["auto", "scratch", "frozen", "finetune"] = option(
+        "auto",
+        "Train from scratch, a head on frozen features, or the whole pretrained network; auto: scratch for ours, else frozen.",
+    )
+    weights: str = option(
+        "auto", "Pretrained weights: auto, none, a timm tag, hf-hub:OWNER/NAME, or a .safetensors or .pth file."
+    )
     input_size: int = option(
         0, "Edge in pixels that the network sees; cost grows with its square. 0: the tile's own, or 160 for pretrained ones."
     )
