@@ -11,7 +11,7 @@ from sentinode.cli import app
 from sentinode.flows.quickstart import STEPS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "export.md"]
 
 
 def command_lines() -> list[str]:

@@ -186,6 +186,39 @@ def test_parity_is_checked_on_a_stores_own_tiles(runs: list[Path], tmp_path: Pat
         module.parity_tiles(32, store.path)
 
 
+@pytest.mark.parametrize("to", ["onnx", "torchscript"])
+@pytest.mark.parametrize(
+    ("network", "arguments", "px"),
+    [
+        ("p4m-cnn", {}, 24),
+        ("resnet18", {"input_px": 64, "head": "mlp"}, 48),
+        ("tf_efficientnet_lite0", {"input_px": 128}, 96),
+        ("vit_tiny_patch16_224", {"input_px": 32, "model_args": {"img_size": 32, "depth": 2}}, 48),
+    ],
+)
+def test_every_kind_of_network_can_be_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, arguments: dict[str, Any], px: int, to: Any
+) -> None:
+    """Random weights. Resized tiles are those of prediction to the byte, and padding that depends on size is a number."""
+    torch.manual_seed(0)
+    model = build(network, arguments)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, 0, 0.05)
+    preprocessing = Preprocessing((0.5, 0.4, 0.6), (0.5, 0.4, 0.6), arguments.get("input_px", 0))
+    run = tmp_path / "run"
+    facts = dataclasses.replace(FACTS, network=network, arguments=arguments, preprocessing=preprocessing, px=px)
+    save_model(run, model.state_dict(), facts)
+    monkeypatch.setattr(module, "parity_tiles", lambda *_: (random_tiles(8, px=px), "random"))
+    result = export(run, to=to, quiet=True)
+    tiles = random_tiles(9, 1, px)
+    found = runner(result.path)(tiles)
+    np.testing.assert_allclose(found, load(run).predict_proba(tiles), atol=1e-4)
+    assert np.ptp(found) > 1e-3
+    if to == "onnx":
+        assert not {"Ceil", "Max", "Resize"} & {node.op_type for node in onnx.load(result.path).graph.node}
+
+
 def spoil(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Tensor], Tensor]) -> None:
     """Let what is written differ from what predict computes."""
     right = module.Portable.forward
