@@ -1,6 +1,6 @@
 """The study's grid on a frozen backbone, 3 learning rates x 3 batch sizes, beside nine plain trainings of the same epochs.
 
-Inside the clock of ours is the whole of `sentinode tune`: extraction (cold: no feature is there; warm: all are), nine heads, the
+Inside the clock is the whole of `sentinode tune`: extraction (cold: no feature is there; warm: all are), nine heads, the
 table, the picture, the best run. The peer is how a frozen backbone is usually trained: torchvision's dataset and DataLoader with
 two processes, timm's network in evaluation mode under no_grad, a linear head with Adam, batch 64. One epoch of it is timed, without
 validation, and counts for nine trainings of all epochs: a tile in one epoch of one trial is one tile of the rates below.
