@@ -20,8 +20,9 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from sentinode.errors import MachineProblem, RunProblem, UsageProblem
-from sentinode.infer import export as module
-from sentinode.infer.export import Export, export
+from sentinode.infer.export import ENDINGS, Export, export
+from sentinode.infer.graph import Portable
+from sentinode.infer.parity import parity_tiles
 from sentinode.infer.predict import predict
 from sentinode.nets.trained import ModelFacts, build, load, save_model, weights_digest
 from sentinode.nets.transform import Preprocessing
@@ -44,7 +45,7 @@ def write_run(folder: Path, seed: int = 0, **facts: Any) -> Path:
             nn.init.normal_(part.bias, 0, 0.3)
             nn.init.normal_(part.running_mean, 0, 0.3)  # type: ignore[arg-type]
             nn.init.uniform_(part.running_var, 0.3, 2)  # type: ignore[arg-type]
-    nn.init.normal_(network.head.weight, 0, 1)  # type: ignore[arg-type]
+    nn.init.normal_(network.get_parameter("head.weight"), 0, 1)
     save_model(folder, network.state_dict(), dataclasses.replace(FACTS, **facts))
     return folder
 
@@ -57,9 +58,9 @@ def runner(path: Path) -> Callable[[Tiles], npt.NDArray[np.float32]]:
     """Run a file as a stranger would, with the library of its format alone."""
     if path.suffix == ".onnx":
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return lambda tiles: session.run(["probability"], {"tiles": tiles})[0]  # type: ignore[no-any-return]
+        return lambda tiles: session.run(["probability"], {"tiles": tiles})[0]
     network = torch.jit.load(path)  # type: ignore[no-untyped-call]
-    return lambda tiles: network(torch.from_numpy(tiles)).detach().numpy()  # type: ignore[no-any-return]
+    return lambda tiles: network(torch.from_numpy(tiles)).detach().numpy()
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +75,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module", params=["onnx", "torchscript"])
 def made(request: pytest.FixtureRequest, runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Export]:
     """In one format: the first run; the ensemble of both over eight views."""
-    folder, ending = tmp_path_factory.mktemp("files"), {"onnx": ".onnx", "torchscript": ".pt"}[request.param]
+    folder, ending = tmp_path_factory.mktemp("files"), ENDINGS[request.param]
     alone = export(runs[0], to=request.param, out=folder / f"alone{ending}", quiet=True)
     with pytest.MonkeyPatch.context() as patch:  # sixteen passes a tile: fewer tiles do
-        patch.setattr(module, "parity_tiles", lambda *_: (random_tiles(100), "random"))
+        patch.setattr("sentinode.infer.export.parity_tiles", lambda *_: (random_tiles(100), "random"))
         return [alone, export(*runs, to=request.param, out=folder / f"all{ending}", views=8, quiet=True)]
 
 
@@ -180,10 +181,10 @@ def test_parity_is_checked_on_a_stores_own_tiles(runs: list[Path], tmp_path: Pat
     store = pack(tmp_path / "kaggle", out=tmp_path / "k.store", quiet=True)
     result = export(runs[0], to="torchscript", out=tmp_path / "a.pt", tiles=store.path, quiet=True)
     assert (result.parity.n, result.parity.tiles.startswith("30 of 'k.store', ")) == (1000, True)
-    tiles, _ = module.parity_tiles(PX, store.path)
+    tiles, _ = parity_tiles(PX, store.path)
     assert tiles[:30].tobytes() == np.array(store.tiles).tobytes()
     with pytest.raises(RunProblem, match=r"expected --tiles of 32 px, as the run was trained on; found 24 px; name another"):
-        module.parity_tiles(32, store.path)
+        parity_tiles(32, store.path)
 
 
 @pytest.mark.parametrize("to", ["onnx", "torchscript"])
@@ -209,7 +210,7 @@ def test_every_kind_of_network_can_be_taken_away(
     run = tmp_path / "run"
     facts = dataclasses.replace(FACTS, network=network, arguments=arguments, preprocessing=preprocessing, px=px)
     save_model(run, model.state_dict(), facts)
-    monkeypatch.setattr(module, "parity_tiles", lambda *_: (random_tiles(8, px=px), "random"))
+    monkeypatch.setattr("sentinode.infer.export.parity_tiles", lambda *_: (random_tiles(8, px=px), "random"))
     result = export(run, to=to, quiet=True)
     tiles = random_tiles(9, 1, px)
     found = runner(result.path)(tiles)
@@ -221,8 +222,8 @@ def test_every_kind_of_network_can_be_taken_away(
 
 def spoil(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Tensor], Tensor]) -> None:
     """Let what is written differ from what predict computes."""
-    right = module.Portable.forward
-    monkeypatch.setattr(module.Portable, "forward", lambda self, tiles: wrong(right(self, tiles)))
+    right = Portable.forward
+    monkeypatch.setattr(Portable, "forward", lambda self, tiles: wrong(right(self, tiles)))
 
 
 @pytest.mark.parametrize("to", ["onnx", "torchscript"])
@@ -239,7 +240,7 @@ def test_a_file_that_differs_is_not_kept(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: Any, wrong: Callable[[Tensor], Tensor], told: str
 ) -> None:
     spoil(monkeypatch, wrong)
-    out = tmp_path / f"file{module.ENDINGS[to]}"
+    out = tmp_path / f"file{ENDINGS[to]}"
     out.write_text("mine", "utf-8")
     with pytest.raises(RunProblem, match=told) as caught:
         export(runs[0], to=to, out=out, overwrite=True, quiet=True)

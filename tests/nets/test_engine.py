@@ -197,7 +197,7 @@ def test_a_network_that_no_tracer_follows_still_has_an_engine() -> None:
             self.dense = nn.Linear(3, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            if torch.jit.is_tracing():
+            if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
                 raise RuntimeError("cannot be traced")
             y: Tensor = self.dense(x.mean((2, 3)))
             return y

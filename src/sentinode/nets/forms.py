@@ -78,7 +78,7 @@ class Watch(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kept: list[Any] = []  # as long as they live, no other tensor has their id
         self.weight_of: dict[int, int] = {}
         self.uses: dict[int, list[int]] = {}

@@ -59,7 +59,8 @@ def filter_matrix(px: int, input_px: int, interpolation: str) -> Tensor:
     while bits < 22 and int(0.5 + largest * 2 ** (bits + 1)) < 2**WEIGHT_BITS:
         bits += 1
     units = exact * 2**bits
-    return (units.sign() * (units.abs() + 0.5).floor() / 2**bits).to(torch.float32)
+    fixed_point: Tensor = units.sign() * (units.abs() + 0.5).floor() / 2**bits
+    return fixed_point.to(torch.float32)
 
 
 def with_fixed_padding(network: nn.Module, example: Tensor) -> nn.Module:
