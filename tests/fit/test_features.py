@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,9 @@ def some_tiles(n: int, seed: int = 0) -> Tiles:
 def store_of(tiles: Tiles, folder: Path, labels: list[int] | None = None) -> Store:
     """Return a store of these tiles; only its pixels and labels matter here."""
     n = len(tiles)
-    rows = pd.DataFrame({"id": [f"t{i}" for i in range(n)], "label": np.array(labels if labels is not None else [1] * n, np.int8)})
+    rows = pd.DataFrame(
+        {"id": [f"t{i}" for i in range(n)], "label": np.array(labels if labels is not None else [1] * n, np.int8)}
+    )
     return Store(folder / "some.store", tiles, rows, ("0", "1"), "digest of the packing", {})
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sentinode.errors import MachineProblem
+from sentinode.machine.plan import GAIN
 from sentinode.nets import engine, forms
-from sentinode.nets.engine import BOUNDS, GAIN, choose, disagreement, fastest, named
+from sentinode.nets.engine import BOUNDS, choose, disagreement, fastest, named
 from sentinode.nets.simple_cnn import SimpleCNN
 
 FULL = ("eager fp32", "folded fp32", "frozen fp32", "openvino fp32")

@@ -90,6 +90,7 @@ def cost(job: Job, features: tuple[Features, Features]) -> dict[str, Any]:
     passes = sum(part.values.shape[0] * part.values.shape[1] for part in features)
     return {
         "seconds": round(time.perf_counter() - job.began, 2),
+        "cpu_minutes": round((time.process_time() - job.cpu_began) / 60, 2),
         "extract_seconds": round(extract_s, 2),
         "cached": all(part.cached for part in features),
         "tiles_per_s": round(passes / extract_s, 1),

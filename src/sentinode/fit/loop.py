@@ -31,7 +31,7 @@ class Progressing:
     """What changes while a network is trained, and all that a checkpoint holds.
 
     `average` is the running mean of the weights (the weights themselves where `ema` is 0); `best` its state at the epoch of the
-    highest validation AUROC. `seconds` counts training and validation, over all sittings.
+    highest validation AUROC. `seconds` counts training and validation, over all sittings; `cpu_seconds` the time of all cores.
     """
 
     model: nn.Module
@@ -44,6 +44,7 @@ class Progressing:
     loss_sum: float = 0.0
     tiles_seen: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     train_seconds: float = 0.0
     best_epoch: int = -1
     best_auroc: float = -math.inf
@@ -76,7 +77,7 @@ def fit(
     """
     steps_an_epoch = len(epoch_order(len(train), settings.batch, settings.seed, 0))
     validation_s = 0.0
-    began = time.perf_counter() - state.seconds
+    began, cpu_began = time.perf_counter() - state.seconds, time.process_time() - state.cpu_seconds
     while not state.stopped_by:
         order = epoch_order(len(train), settings.batch, settings.seed, state.epoch)[state.step_in_epoch :]
         for batch, tick in timed(train.batches(order), state):
@@ -90,6 +91,7 @@ def fit(
             keep(state, "step")
         validation_s = validate(state, judge, transform, plan)
         state.seconds = time.perf_counter() - began
+        state.cpu_seconds = time.process_time() - cpu_began
         if not state.stopped_by:
             state.stopped_by = finished(state, settings)
         keep(state, "epoch")

@@ -127,6 +127,7 @@ def cost(state: Progressing, plan: Plan, px: int) -> dict[str, Any]:
     on_gpu = plan.device.startswith("cuda")
     return {
         "seconds": round(state.seconds, 2),
+        "cpu_minutes": round(state.cpu_seconds / 60, 2),
         "train_seconds": round(state.train_seconds, 2),
         "epochs": epochs,
         "tiles_per_s": round(rate, 1),

@@ -1,7 +1,6 @@
 """Trials on a frozen network: features are taken once, and every trial is a head fitted to them."""
 
 import dataclasses
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ class SharedFeatures:
         if key not in self.known:
             parts = choose_parts(self.store, self.valid, settings)
             network, facts = start(settings, parts)
-            job = Job(Path(), settings, parts, network, facts, "", self.progress, time.perf_counter())
+            job = Job(Path(), settings, parts, network, facts, "", self.progress)
             features = features_of(job)
             self.known[key] = job, features
             self.about["extractions"].append(
@@ -92,7 +91,7 @@ class SharedFeatures:
         del number
         job, features = self.basis(settings)
         network, facts = start(settings, job.parts)
-        own = Job(folder, settings, job.parts, network, facts, "", self.progress, time.perf_counter())
+        own = Job(folder, settings, job.parts, network, facts, "", self.progress)
         keep_floor_sample(folder / "floor.npz", *job.parts.train)
         finish_frozen(own, features, fitted_head(own, settings, features))
 

@@ -1,8 +1,9 @@
 """What training starts from: a network with its facts, random or pretrained, its input checked against its weights."""
 
 import functools
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ def unwatched(_epoch: int, _auroc: float) -> None:
 class Job:
     """One training: where it writes, its settings (resolved), who trains and chooses, the network it starts from, and its voice.
 
-    `fingerprint` names settings, tiles and weights; `began` is the clock at its start, `time.perf_counter`. `watch` is told of each
+    `fingerprint` names settings, tiles and weights; `began` and `cpu_began` are the clocks at its start, those of
+    the wall and of all cores' work (`time.perf_counter`, `time.process_time`). `watch` is told of each
     epoch (1 is the first) and its validation AUROC, and may raise to stop.
     """
 
@@ -45,7 +47,8 @@ class Job:
     facts: ModelFacts
     fingerprint: str
     progress: Progress
-    began: float
+    began: float = field(default_factory=time.perf_counter)
+    cpu_began: float = field(default_factory=time.process_time)
     watch: Callable[[int, float], None] = unwatched
 
 

@@ -98,7 +98,7 @@ def train_watched(
     watch: Callable[[int, float], None] = unwatched,
 ) -> Run:
     """Train as `train` does, `settings` resolved; `watch` is told of each epoch (1 is the first) and its AUROC and may raise to stop."""
-    began = time.perf_counter()
+    began, cpu_began = time.perf_counter(), time.process_time()
     set_allocator()
     progress = Progress(claim.quiet)
 
@@ -110,7 +110,7 @@ def train_watched(
         return load(folder)
 
     kept = unfinished(folder, fingerprint, settings)
-    job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, watch)
+    job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, cpu_began, watch)
     for line in parts.lines():
         progress.say(line)
     return train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
@@ -134,6 +134,7 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
         progress.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
     else:
         state.seconds = time.perf_counter() - job.began
+        state.cpu_seconds = time.process_time() - job.cpu_began
 
     feeds = [make_feed(of, rows, device=plan.device, resident=plan.resident) for of, rows in (parts.train, parts.valid)]
     judge = Judge(feeds[1], functools.partial(score, feeds[1].labels.cpu().numpy(), job.facts.logit_shift))

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import math
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +220,7 @@ def with_precision(folder: Path, base: TrainSettings, parts: Parts, progress: Pr
     path = folder / "precision.json"
     if not path.exists():
         settings = resolved(base)
-        job = Job(folder, settings, parts, *start(settings, parts), "", progress, time.perf_counter())
+        job = Job(folder, settings, parts, *start(settings, parts), "", progress)
         write_json(path, {"precision": plan_for(job).precision})
     return dataclasses.replace(base, precision=read_json(path)["precision"])
 
