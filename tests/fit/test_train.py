@@ -185,8 +185,14 @@ def test_balanced_classes_keep_the_true_prevalence(tmp_path: Path) -> None:
     ("options", "error", "message"),
     [
         ({"modle": "x"}, UsageProblem, r"found 'modle'; did you mean model"),
-        ({"model": "resnet"}, UsageProblem, r"expected simple-cnn for model; found 'resnet'"),
-        ({"epochs": 0}, UsageProblem, r"epochs of at least 1"),
+        ({"model": "resnet"}, UsageProblem, r"a network of ours or of timm's.*found 'resnet'; did you mean resnet50"),
+        ({"epochs": -1}, UsageProblem, r"epochs of at least 0"),
+        ({"model": "p4m-cn"}, UsageProblem, r"found 'p4m-cn'; did you mean p4m-cnn"),
+        (
+            {"backbone": "frozen", "model": "p4m-cnn"},
+            UsageProblem,
+            r"a pretrained network for --backbone frozen; found 'p4m-cnn'",
+        ),
         ({"lr": -1.0}, UsageProblem, r"lr between 0 and 100; found -1"),
         ({"minutes": 0.0}, UsageProblem, r"minutes above 0"),
         ({"sample": "lots"}, UsageProblem, r"a sample such as 5%"),

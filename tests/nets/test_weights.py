@@ -255,7 +255,7 @@ def test_a_host_that_does_not_exist_is_no_network(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("model", "weights", "message"),
     [
-        ("resnet17", "auto", r"expected a network that timm knows; found 'resnet17'; did you mean resnet18"),
+        ("resnet17", "auto", r"expected a network of ours or of timm's .*; found 'resnet17'; did you mean resnet18"),
         ("resnet50", "a9_in1k", r"expected weights of resnet50; found 'a9_in1k'; did you mean"),
         ("resnet50.a9_in1k", "auto", r"expected weights of resnet50; found 'a9_in1k'; did you mean"),
         ("hf-hub:no one/x", "auto", r"expected hf-hub:OWNER/NAME; found 'hf-hub:no one/x'; give the name"),

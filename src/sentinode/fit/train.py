@@ -26,7 +26,7 @@ from sentinode.fit.record import cost, finish
 from sentinode.fit.start import Job, start, unwatched
 from sentinode.judge.auroc import auroc
 from sentinode.machine.memory import set_allocator
-from sentinode.machine.plan import Plan, make_plan
+from sentinode.machine.plan import Plan, choose_device, make_plan
 from sentinode.nets.forward import Logits, logits, placed
 from sentinode.nets.trained import Run, load
 from sentinode.nets.transform import Transform
@@ -102,6 +102,7 @@ def train_watched(
     set_allocator()
     progress = Progress(claim.quiet)
 
+    choose_device(settings.device)  # one that is not there is told before anything is written
     parts = choose_parts(store, valid, settings)
     network, facts = start(settings, parts)
     fingerprint = fingerprint_of(settings, parts, facts.training.get("weights_digest", ""))

@@ -20,6 +20,8 @@ DEFAULT_PX = 160
 """What a backbone that takes any size sees of a tile: on held-out colour clusters better than 96 and 128, and as good as 224."""
 LEVELS = 2
 """Stages of a convolutional network whose maps are pooled: the last ones. Coarser alone, the features know less of texture."""
+UNKNOWN = "a network of ours or of timm's ('sentinode models' lists them)"
+"""What an unknown name is answered with."""
 _OPERATORS: list[torch.library.Library] = []
 """Keeps the stand-ins for torchvision's operators alive."""
 
@@ -60,7 +62,7 @@ def create(name: str, input_px: int, **model_args: Any) -> Any:
     timm = timm_module()
     if not timm.is_model(name):
         known = [*OWN_NETWORKS, *timm.list_models()]
-        raise UsageProblem("a network of ours or of timm's ('sentinode models' lists them)", shown(name), nearest(name, known))
+        raise UsageProblem(UNKNOWN, shown(name), nearest(name, known))
     model = timm.create_model(name, pretrained=False, num_classes=0, **model_args).eval()
     try:
         with torch.inference_mode():

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from sentinode.errors import DataProblem, RunProblem, shown
+from sentinode.errors import DataProblem, RunProblem, nearest, shown
 from sentinode.nets.forward import Logits, logits, placed, slices
 from sentinode.nets.p4m_cnn import P4MCNN
 from sentinode.nets.simple_cnn import SimpleCNN
@@ -50,9 +50,14 @@ class ModelFacts:
 
 
 def build(network: str, arguments: dict[str, Any]) -> nn.Module:
-    """Return an untrained network, ours or timm's; UsageProblem with the nearest names if there is none of that name."""
+    """Return an untrained network, ours or timm's (whose arguments name its `input_px`).
+
+    Raises RunProblem or UsageProblem, with the nearest names, if there is none of that name.
+    """
     if network in NETWORKS:
         return NETWORKS[network](**arguments)
+    if "input_px" not in arguments:
+        raise RunProblem("a network this version knows", shown(network), nearest(network, list(NETWORKS)))
     from sentinode.nets.backbone import Classifier
 
     return Classifier(network, **arguments)

