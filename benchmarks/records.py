@@ -24,7 +24,7 @@ RECORDS = Path(__file__).parent / "records"
 """Where records live."""
 FORMAT = 1
 """Version of `run.json`."""
-PACKAGES = ("torch", "torchvision", "numpy", "pillow", "pandas", "pyarrow", "scikit-learn", "sentinode")
+PACKAGES = ("torch", "torchvision", "timm", "openvino", "numpy", "pillow", "pandas", "pyarrow", "scikit-learn", "sentinode")
 """Whose versions a record names."""
 
 

@@ -11,7 +11,7 @@ import sentinode
 from sentinode.cli import app, main
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
 
-VERBS = {"quickstart", "pack", "info", "doctor", "train", "predict", "evaluate", "export"}
+VERBS = {"quickstart", "pack", "info", "doctor", "models", "train", "tune", "ladder", "predict", "evaluate", "export"}
 HEAVY = {"torch", "pandas", "sklearn", "matplotlib", "numpy", "PIL", "pyarrow"}
 
 
@@ -78,6 +78,10 @@ def test_pack_info_and_json(kaggle: Path, tmp_path: Path, capsys: pytest.Capture
         (["train", "x", "--out", "y", "--epohcs", "3"], 2, "--epochs"),
         (["train", "x", "--out", "y", "--epochs", "many"], 2, "many"),
         (["train", "x"], 2, "--out"),
+        (["tune", "nowhere.store", "--out", "x", "--grid", "lr=1,2"], 3, "expected a store at 'nowhere.store'; found"),
+        (["tune", "x", "--out", "y", "--grid", "learning-rate=1"], 2, "found 'learning_rate'"),
+        (["tune", "x", "--out", "y", "--grid", "batch=32,many"], 2, "expected int for batch; found 'many'"),
+        (["tune", "x", "--out", "y"], 2, "expected --grid or --trials; found neither"),
         (["predict", "run", "--out", "x.csv"], 2, "at least one run"),
         (["predict", "run", "tiles", "--out", "x.txt"], 2, "ends in .csv or .parquet"),
         (["export", "nowhere", "--to", "onnx"], 3, "expected a run folder at 'nowhere'"),

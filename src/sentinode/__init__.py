@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from sentinode.flows.classifier import TileClassifier as TileClassifier
     from sentinode.flows.doctor import doctor as doctor
     from sentinode.flows.evaluate import evaluate as evaluate
+    from sentinode.flows.ladder import ladder as ladder
     from sentinode.flows.quickstart import quickstart as quickstart
     from sentinode.flows.tune import Study as Study
     from sentinode.flows.tune import tune as tune
     from sentinode.infer.export import export as export
     from sentinode.infer.predict import predict as predict
+    from sentinode.nets.catalogue import models as models
     from sentinode.nets.trained import Run as Run
     from sentinode.nets.trained import load as load
     from sentinode.tiles.info import info as info
@@ -32,11 +34,13 @@ HOMES = {
     "TileClassifier": "flows.classifier",
     "doctor": "flows.doctor",
     "evaluate": "flows.evaluate",
+    "ladder": "flows.ladder",
     "quickstart": "flows.quickstart",
     "Study": "flows.tune",
     "tune": "flows.tune",
     "export": "infer.export",
     "predict": "infer.predict",
+    "models": "nets.catalogue",
     "Run": "nets.trained",
     "load": "nets.trained",
     "info": "tiles.info",

@@ -11,7 +11,15 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, Token
 
 import sentinode
 from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, nearest, shown
-from sentinode.settings import EvaluateSettings, PackSettings, PredictSettings, TrainSettings, TuneSettings, read_recipe
+from sentinode.settings import (
+    EvaluateSettings,
+    LadderSettings,
+    PackSettings,
+    PredictSettings,
+    TrainSettings,
+    TuneSettings,
+    read_recipe,
+)
 
 Flat = Parameter(name="*")
 Resume = Annotated[bool, Parameter(negative=(), help="Go on with an unfinished job of the same input.")]
@@ -117,6 +125,19 @@ def doctor(
 
 
 @app.command
+def models(
+    pattern: Annotated[str | None, Parameter(help="Part of a name, a pattern with *, or a network, to list its weights.")] = None,
+    /,
+    *,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """List networks for --model: what is on this machine, what a download would bring, size, cost and licence."""
+    del quiet  # it says nothing but the result
+    answer(sentinode.models(pattern), as_json)
+
+
+@app.command
 def train(
     store: Annotated[Path, Parameter(help="A packed store with labels.")],
     /,
@@ -147,7 +168,7 @@ def tune(
 ) -> None:
     """Search settings: every cell of a grid, or trials that learn from earlier ones; the best becomes a run."""
     del recipe  # read by from_recipe, before the settings were made
-    sought = {"grid": search.grid, "trials": search.trials, "storage": search.storage}
+    sought: dict[str, Any] = {"grid": search.grid, "trials": search.trials, "storage": search.storage}
     answer(sentinode.tune(store, out=out, valid=valid, settings=settings, **job.arguments(), **sought), job.as_json)
 
 
@@ -194,6 +215,20 @@ def export(
 ) -> None:
     """Write runs as one file that runs without Sentinode, checked against predict: uint8 tiles in, probability out."""
     answer(sentinode.export(*runs, to=to, out=out, views=views, tiles=tiles, overwrite=overwrite, quiet=quiet), as_json)
+
+
+@app.command
+def ladder(
+    store: Annotated[Path, Parameter(help="A packed store with labels.")],
+    /,
+    *,
+    out: Out,
+    test: Annotated[Path | None, Parameter(help="A store that judges every rung and never chooses.")] = None,
+    settings: Annotated[LadderSettings, Flat] = LadderSettings(),
+    job: Job = NEW_JOB,
+) -> None:
+    """Climb from the colour floor to an ensemble: what each rung reaches, costs, and whether it is worth it."""
+    answer(sentinode.ladder(store, out=out, test=test, settings=settings, **job.arguments()), job.as_json)
 
 
 def answer(result: Any, as_json: bool) -> None:

@@ -131,6 +131,26 @@ class TuneSettings:
     storage: str | None = option(None, "Database URL that several machines share; default: a journal file in the study's folder.")
 
 
+RUNGS = ("floor", "simple-cnn", "p4m-cnn", "frozen", "finetune", "ensemble")
+"""The rungs of the ladder, from the lowest."""
+
+
+@dataclass(frozen=True)
+class LadderSettings(TrainSettings):
+    """What every rung of the ladder is trained with, and how the rungs are judged."""
+
+    model: str = option(
+        "auto", f"Network of the frozen and the fine-tuned rung, timm's or hf-hub:OWNER/NAME; auto: {PRETRAINED}."
+    )
+    minutes: float | None = option(
+        None, "Of training, divided: 2 parts simple-cnn, 3 p4m-cnn, 5 finetune, 1 the study's sample; others take what they need."
+    )
+    valid: str | None = option(None, "A store that chooses in every rung; default: a part split off the tiles that train.")
+    rungs: str = option(",".join(RUNGS), "The rungs to climb, separated by commas.")
+    study: bool = option(True, "Also the reference study's table, and its scaling mistake made on purpose.")
+    resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
+
+
 @dataclass(frozen=True)
 class PredictSettings:
     """How a run is applied."""

@@ -73,7 +73,8 @@ def test_the_same_seed_gives_the_same_head(kind: str) -> None:
 def test_the_standardisation_inside_is_that_of_scikit_learn() -> None:
     train, _ = clouds(3000, views=2)
     train[:, :, 3] = 7.0
-    head = standardising(LinearHead(12), train)
+    head = LinearHead(12)
+    standardising(head, train)
     scaler = StandardScaler().fit(train.reshape(-1, 12).astype(np.float64))
     np.testing.assert_allclose(head.mean, scaler.mean_, rtol=1e-6)
     np.testing.assert_allclose(head.std, scaler.scale_, rtol=1e-4)

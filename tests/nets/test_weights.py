@@ -103,6 +103,31 @@ def test_a_folder_brings_its_own_facts(folder: Path, source: nn.Module, cache: P
         assert arrives(found, source)
 
 
+def test_what_a_config_leaves_out_is_timms_default_and_its_arguments_come_along(folder: Path, cache: Path) -> None:
+    bare = {"architecture": "vit_small_patch16_224", "num_classes": 0, "model_args": {"init_values": 1e-5, "num_classes": 0}}
+    (folder / "config.json").write_text(json.dumps(bare | {"pretrained_cfg": {"license": "mit"}}))
+    config = find(f"local-dir:{folder}").config
+    assert (config["mean"], config["std"], config["input_size"]) == (
+        *((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        (3, 224, 224),
+    )
+    assert (config["license"], config["model_args"]) == ("mit", {"init_values": 1e-5})
+    (folder / "config.json").write_text(json.dumps({"architecture": "test_resnet", "mean": [0.1, 0.2, 0.3], "num_classes": 5}))
+    assert find(f"local-dir:{folder}").config["mean"] == [0.1, 0.2, 0.3]
+
+
+def test_layer_scales_that_only_the_file_tells_of_are_built(tmp_path: Path, cache: Path) -> None:
+    source = timm.create_model("test_vit", init_values=0.5)
+    timm.models.save_for_hf(source, tmp_path, safe_serialization=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.get("model_args", {}).pop("init_values", None)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = find(f"local-dir:{tmp_path}")
+    model = timm.create_model(found.config["architecture"], num_classes=0, **found.config["model_args"])
+    load_into(model, found)
+    assert torch.equal(model.blocks[0].ls1.gamma, source.blocks[0].ls1.gamma)
+
+
 def test_what_lies_in_the_hubs_cache_needs_no_network(folder: Path, source: nn.Module, cache: Path) -> None:
     put_into(cache, "someone/encoder", folder)
     for found in (

@@ -87,6 +87,7 @@ def extract(
     *,
     rows: Rows | None = None,
     folder: str | Path | None = None,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Features:
     """Return the features of a store's tiles: from the feature store, else extracted and kept there.
@@ -106,6 +107,9 @@ def extract(
         Positions of the tiles wanted; every labelled tile by default.
     folder
         The feature store; NAME.features beside NAME.store by default.
+    engine
+        The form of `module` to use, as chosen for another store; by default the fastest is chosen here. One of reduced precision
+        is not used where `how` wants exact features.
     progress
         Silent by default.
 
@@ -132,7 +136,7 @@ def extract(
     with feature_problems(home), locked(home, progress):
         made = kept(home, wanted, progress)
         if made is None:
-            compute(home, wanted, Source(store, rows, module, how), progress)
+            compute(home, wanted, Source(store, rows, module, how, engine), progress)
         values = np.load(home / "features.npy", mmap_mode="r", allow_pickle=False)
         record = read_json(home / "features.json", DataProblem)
     return Features(values, rows, key, record["engine"], record["reasons"], time.perf_counter() - began, cached=made is not None)
@@ -222,12 +226,13 @@ def file_digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Where features come from: tiles at `rows` of `store`, through `module`."""
+    """Where features come from: tiles at `rows` of `store`, through `module`, in the form of `engine` if there is one."""
 
     store: Store
     rows: Rows
     module: nn.Module
     how: Extraction
+    engine: Engine | None
 
     def __post_init__(self) -> None:
         """Put the network into evaluation mode: batch norm and dropout are as they will be used."""
@@ -256,8 +261,10 @@ def compute(home: Path, wanted: dict[str, Any], source: Source, progress: Progre
     transform = Transform(source.how.preprocessing, source.store.px).to(source.device)
     example = transform(source.tiles(0, source.batch))
     partial = Partial(home, json.loads(json.dumps({"batch": source.batch, **wanted})))
-    engine = resumed(partial, source, example) or fastest(
-        source.module, example, allowed=source.how.precision, tiles=len(source.rows) * source.how.views
+    engine = (
+        resumed(partial, source, example)
+        or given(source)
+        or fastest(source.module, example, allowed=source.how.precision, tiles=len(source.rows) * source.how.views)
     )
     progress.say(f"features by {engine.name}: {engine.reasons}")
     d = engine.call(example[:1]).shape[1]
@@ -287,6 +294,12 @@ def resumed(partial: Partial, source: Source, example: Tensor) -> Engine | None:
     except (MachineProblem, RuntimeError):
         partial.forget()
         return None
+
+
+def given(source: Source) -> Engine | None:
+    """Return the engine that the caller brought, if it is exact enough."""
+    exact = source.engine is not None and source.engine.precision == "fp32"
+    return source.engine if exact or source.how.precision == "auto" else None
 
 
 def block(source: Source, engine: Engine, transform: Transform, first: int, last: int, d: int) -> npt.NDArray[np.float32]:

@@ -222,7 +222,7 @@ def fit_by_steps(head: Standardised, task: Task, settings: TrainSettings, report
     steps = settings.epochs * -(-n // settings.batch)
     best, step = Best(head, task, report), 0
     for epoch in range(settings.epochs):
-        shown_view = np.random.default_rng([settings.seed, epoch, views]).integers(views, size=n)
+        shown_view = np.asarray(np.random.default_rng([settings.seed, epoch, views]).integers(views, size=n))
         losses = torch.zeros(())
         for positions in epoch_order(n, settings.batch, settings.seed, epoch):
             for group in optimizer.param_groups:

@@ -33,7 +33,7 @@ SPACES: dict[str, Space] = {
         "head": ("choice", "linear", "mlp"),
         "lr": ("log", 1e-5, 1e-2),
         "weight_decay": ("log", 1e-4, 1.0),
-        "batch": ("choice", 32, 64, 128),
+        "batch": ("choice", 64, 256, 1024),
         "dropout": ("even", 0.0, 0.6),
     },
     "finetune": {
@@ -71,7 +71,7 @@ class Sampled:
         )
         if not self.study.get_trials(deepcopy=False):
             # The recipe itself is the first trial: whatever wins is at least as good.
-            start = {key: getattr(settings, key) for key in space if self.distributions[key]._contains(getattr(settings, key))}
+            start = {key: getattr(settings, key) for key, rule in space.items() if inside(rule, getattr(settings, key))}
             self.study.enqueue_trial(start, skip_if_exists=True)
 
     def _storage(self, folder: Path, url: str | None) -> Any:
@@ -80,9 +80,11 @@ class Sampled:
             from optuna.storages.journal import JournalFileBackend
 
             return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+        from sqlalchemy.exc import SQLAlchemyError
+
         try:
             return self.optuna.storages.RDBStorage(url)
-        except (ImportError, ValueError, OSError, *database_errors()) as error:
+        except (ImportError, ValueError, OSError, SQLAlchemyError) as error:
             told = " ".join(str(error).split())[:200]
             raise MachineProblem(
                 f"a database at {shown(url)}", f"{type(error).__name__}: {told}", "mend --storage, such as sqlite:///study.db"
@@ -139,8 +141,6 @@ class Sampled:
             self.study.tell(trial, state=states.PRUNED if outcome.state == "pruned" else states.FAIL)
 
 
-def database_errors() -> tuple[type[Exception], ...]:
-    """Return what SQLAlchemy, which Optuna brings, raises for addresses and databases that do not work."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (SQLAlchemyError,)
+def inside(rule: Sequence[Any], value: Any) -> bool:
+    """Return whether a rule of a space can give `value`."""
+    return value in rule[1:] if rule[0] == "choice" else bool(rule[1] <= value <= rule[2])

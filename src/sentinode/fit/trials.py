@@ -17,10 +17,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from sentinode.errors import RunProblem, shown
-from sentinode.fit.train import Job, Parts, train_watched
+from sentinode.fit.train import Claim, train_watched
 from sentinode.nets.forward import Logits
 from sentinode.run import read_json, write_bytes, write_json
-from sentinode.settings import TrainSettings
+from sentinode.settings import TrainSettings, resolved
+from sentinode.tiles.store import Store
 
 Watch = Callable[[int, float], None]
 """Told of each epoch (1 is the first) and its validation AUROC; raises Pruned to end the trial."""
@@ -45,7 +46,9 @@ class Trial:
 
 
 class Runner(Protocol):
-    """A way to run trials; all of them are judged on the same validation tiles."""
+    """A way to run trials; all of them are judged on the same validation tiles. `about` is what study.json says of it."""
+
+    about: dict[str, Any]
 
     def run(self, number: int, settings: TrainSettings, watch: Watch) -> tuple[Logits, dict[str, Any]]:
         """Return validation logits [m] (prevalence put back) and what is known: auroc, loss, epochs."""
@@ -60,13 +63,14 @@ class Runner(Protocol):
 class Trainings:
     """Trials that are trainings: each is a run folder in `folder`/NNNN, and a killed one goes on from its checkpoint."""
 
-    def __init__(self, folder: Path, parts: Parts, store: Any, valid: Any) -> None:
-        self.folder, self.parts, self.store, self.valid = folder, parts, store, valid
+    def __init__(self, folder: Path, store: str | Path | Store, valid: str | Path | None) -> None:
+        self.folder, self.store, self.valid = folder, store, valid
+        self.about: dict[str, Any] = {"trials_are": "trainings"}
 
     def run(self, number: int, settings: TrainSettings, watch: Watch) -> tuple[Logits, dict[str, Any]]:
         """Train, or go on, or open what was finished."""
         where = self.folder / f"{number:04d}"
-        run = train_watched(self.store, where, self.valid, settings, Job(resume=True, quiet=True), watch)
+        run = train_watched(self.store, where, self.valid, settings, Claim(resume=True, quiet=True), watch)
         logits = pd.read_parquet(where / "valid.parquet", columns=["logit"])["logit"].to_numpy(np.float32)
         told = run.record["valid"]
         return logits, {"auroc": told["auroc"], "loss": told["loss"], "epochs": run.record["cost"]["epochs"]}
@@ -91,7 +95,7 @@ def run_trial(number: int, options: dict[str, Any], settings: TrainSettings, run
 
     trial = Trial(number, options, "failed")
     try:
-        logits, told = runner.run(number, dataclasses.replace(settings, **options), watched)
+        logits, told = runner.run(number, resolved(dataclasses.replace(settings, **options)), watched)
         with io.BytesIO() as file:
             np.save(file, logits.astype(np.float32), allow_pickle=False)
             write_bytes(folder / f"{number:04d}.npy", file.getvalue())

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,11 @@ import numpy as np
 
 from sentinode.errors import RunProblem, UndefinedScore, UsageProblem, shown
 from sentinode.fit.grid import Grid, cells, check_comparable, read_grid
+from sentinode.fit.parts import Parts, choose_parts
 from sentinode.fit.sampler import SPACES, Sampled, Space, optuna_module
-from sentinode.fit.train import Parts, checked, choose_parts, plan_for
+from sentinode.fit.shared import SharedFeatures, check_read
+from sentinode.fit.start import Job, start
+from sentinode.fit.train import checked, plan_for
 from sentinode.fit.trials import Runner, Trainings, Trial, claimed, read_logits, read_trials, run_trial, write_table
 from sentinode.judge.optimism import Optimism, selection_optimism
 from sentinode.judge.statement import slides_of
@@ -26,7 +30,7 @@ from sentinode.machine.memory import set_allocator
 from sentinode.progress import Progress
 from sentinode.report.search import named, write_search
 from sentinode.run import claim_folder, read_json, write_json
-from sentinode.settings import TrainSettings, TuneSettings, settings_from
+from sentinode.settings import TrainSettings, TuneSettings, resolved, settings_from
 from sentinode.tiles.store import Store
 
 FORMAT = 1
@@ -111,16 +115,21 @@ def tune(
     base = checked(settings_from(TrainSettings, settings, options))
     progress, folder = Progress(quiet), Path(out)
     check_comparable(grid, own_valid=valid is not None)
-    for cell in cells(grid):
-        checked(dataclasses.replace(base, **cell))
+    all_frozen = {resolved(checked(dataclasses.replace(base, **cell))).backbone for cell in cells(grid)} == {"frozen"}
+    if all_frozen:
+        check_read(grid, base)
     parts = choose_parts(store, valid, base)
-    space = {} if grid else space_of(base)
+    space = {} if grid else SPACES[resolved(base).backbone]
     kept = json.loads(json.dumps({"settings": dataclasses.asdict(base), "grid": grid, "space": space, "tiles": digests(parts)}))
     if is_finished(folder, kept, search.trials, resume=resume, overwrite=overwrite):
         return open_study(folder)
     write_json(folder / "unfinished.json", {"study": kept})
 
-    base, runner = way_of(folder, base, parts, progress, store, valid)
+    if all_frozen:
+        runner: Runner = SharedFeatures(store, valid, progress)
+    else:
+        runner = Trainings(folder / "trials", store, valid)
+        base = with_precision(folder, base, parts, progress)
     work = Work(folder / "trials", base, runner, progress)
     if grid:
         run_grid(work, cells(grid))
@@ -147,11 +156,6 @@ def searched(options: dict[str, Any]) -> tuple[Grid, TuneSettings]:
     elif search.storage is not None:
         raise UsageProblem("--storage for --trials", "a grid", "leave it out: processes share a grid through its folder")
     return grid, search
-
-
-def space_of(settings: TrainSettings) -> Space:
-    """Return what the sampler may change, for the way of training that `settings` ask for."""
-    return SPACES["scratch"] if not hasattr(settings, "backbone") else SPACES[settings.backbone]
 
 
 def digests(parts: Parts) -> list[str]:
@@ -210,16 +214,16 @@ class Work:
         return trial
 
 
-def way_of(
-    folder: Path, base: TrainSettings, parts: Parts, progress: Progress, store: Any, valid: Any
-) -> tuple[TrainSettings, Runner]:
-    """Return the settings and the way trials are run: trainings, all in the arithmetic that is chosen once."""
+def with_precision(folder: Path, base: TrainSettings, parts: Parts, progress: Progress) -> TrainSettings:
+    """Return `base` with the arithmetic of all trainings chosen by measurement, once: trials differ in their settings alone."""
+    if base.precision != "auto":
+        return base
     path = folder / "precision.json"
-    if base.precision == "auto":
-        if not path.exists():
-            write_json(path, {"precision": plan_for(parts, base, progress).precision})
-        base = dataclasses.replace(base, precision=read_json(path)["precision"])
-    return base, Trainings(folder / "trials", parts, store, valid)
+    if not path.exists():
+        settings = resolved(base)
+        job = Job(folder, settings, parts, *start(settings, parts), "", progress, time.perf_counter())
+        write_json(path, {"precision": plan_for(job).precision})
+    return dataclasses.replace(base, precision=read_json(path)["precision"])
 
 
 def run_grid(work: Work, options: list[dict[str, Any]]) -> None:
@@ -235,7 +239,7 @@ def run_grid(work: Work, options: list[dict[str, Any]]) -> None:
 def run_sampled(work: Work, space: Space, search: TuneSettings) -> list[Trial]:
     """Run again what a killed process left, then draw trials until enough have ended or are being worked on; return the ended."""
     name = f"sentinode-{work.folder.resolve().parent.name}"
-    sampled = Sampled(work.folder.parent, search.storage, name, space, work.base)
+    sampled = Sampled(work.folder.parent, search.storage, name, space, resolved(work.base))
     for number in sampled.running():
         if work.path(number, "lock").exists():
             with claimed(work.path(number, "lock")) as mine:
@@ -273,7 +277,7 @@ def finish(folder: Path, work: Work, trials: list[Trial], parts: Parts, kept: di
         work.run(best.number, best.options)
     finished, temporary = folder / "best", folder / ".best.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    work.runner.write_best(best.number, dataclasses.replace(work.base, **best.options), temporary)
+    work.runner.write_best(best.number, resolved(dataclasses.replace(work.base, **best.options)), temporary)
     shutil.rmtree(finished, ignore_errors=True)
     temporary.rename(finished)
     write_table(folder / "trials.csv", trials)
@@ -286,6 +290,7 @@ def finish(folder: Path, work: Work, trials: list[Trial], parts: Parts, kept: di
         "trials": [trial.number for trial in trials],
         "ended": {state: sum(trial.state == state for trial in trials) for state in ("done", "pruned", "failed")},
         "seconds": round(math.fsum(trial.seconds for trial in trials), 3),
+        "about": work.runner.about,
         "split": parts.split.how,
         "warnings": list(parts.split.warnings),
     }

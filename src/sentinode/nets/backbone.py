@@ -36,9 +36,9 @@ def timm_module() -> ModuleType:
         except (RuntimeError, OSError):
             for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
                 del sys.modules[name]
-            library = torch.library.Library("torchvision", "DEF")
+            library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
             for name in ("nms", "qnms"):
-                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
             _OPERATORS.append(library)
         import timm
     except ImportError as error:
@@ -49,7 +49,7 @@ def timm_module() -> ModuleType:
     return module
 
 
-def create(name: str, input_px: int, **model_args: Any) -> nn.Module:
+def create(name: str, input_px: int, **model_args: Any) -> Any:
     """Return timm's network `name` without weights and without its head, in evaluation mode.
 
     Raises
@@ -61,7 +61,7 @@ def create(name: str, input_px: int, **model_args: Any) -> nn.Module:
     if not timm.is_model(name):
         known = [*OWN_NETWORKS, *timm.list_models()]
         raise UsageProblem("a network of ours or of timm's ('sentinode models' lists them)", shown(name), nearest(name, known))
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **model_args).eval()
+    model = timm.create_model(name, pretrained=False, num_classes=0, **model_args).eval()
     try:
         with torch.inference_mode():
             model(torch.zeros(1, 3, input_px, input_px))

@@ -39,7 +39,7 @@ def recalibrate_bn(model: nn.Module, parts: Iterable[Tensor], transform: Transfo
     momenta = [norm.momentum for norm in norms]
     before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     device = next(model.parameters()).device
-    seen = 0
+    seen, done = 0, False
     model.eval()
     try:
         for norm in norms:
@@ -52,12 +52,11 @@ def recalibrate_bn(model: nn.Module, parts: Iterable[Tensor], transform: Transfo
                 seen += len(part)
         if not seen:
             raise DataProblem("training tiles to recalibrate batch norm with", "none", "give a larger --sample")
-    except BaseException:
-        for norm, buffers in zip(norms, before, strict=True):
-            norm.load_state_dict(buffers, strict=False)
-        raise
+        done = True
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum, buffers in zip(norms, momenta, before, strict=True):
             norm.momentum = momentum
+            if not done:
+                norm.load_state_dict(buffers, strict=False)
         for module, mode in modes.items():
             module.training = mode

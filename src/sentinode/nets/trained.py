@@ -71,9 +71,8 @@ def read_facts(folder: Path) -> ModelFacts:
     if version != FORMAT:
         raise RunProblem(f"model.json of format {FORMAT}", f"format {shown(version)}", "train again with this version")
     try:
-        values["preprocessing"] = Preprocessing(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in values["preprocessing"].items()}
-        )
+        travels: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["preprocessing"].items()}
+        values["preprocessing"] = Preprocessing(**travels)
         values["classes"] = tuple(values["classes"])
         return ModelFacts(**values)
     except (TypeError, KeyError, AttributeError) as error:

@@ -129,7 +129,8 @@ def config_of(model: str) -> dict[str, Any]:
     if tag and tag not in names:
         do = nearest(tag, names) if names else "it has no published weights"
         raise UsageProblem(f"weights of {architecture(model)}", shown(tag), do)
-    return dict(timm.get_pretrained_cfg(model).to_dict())
+    config: dict[str, Any] = timm.get_pretrained_cfg(model).to_dict()
+    return config
 
 
 def config_file(model: str) -> Path:
@@ -138,11 +139,14 @@ def config_file(model: str) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the `pretrained_cfg` of a config.json as timm writes it, its older flat form too."""
+    """Return a config.json as timm writes it (its older flat form too): the `pretrained_cfg`, `architecture` and `model_args`."""
+    defaults = timm_module().models.PretrainedCfg().to_dict()
     try:
         values = json.loads(path.read_text("utf-8"))
-        config = values.get("pretrained_cfg", values)
-        return dict(config) | {"architecture": str(values["architecture"])}
+        config: dict[str, Any] = defaults | dict(values.get("pretrained_cfg", values))
+        # The head is ours, so how many classes the saved network had is not asked of the new one.
+        arguments = {name: value for name, value in values.get("model_args", {}).items() if name != "num_classes"}
+        return config | {"architecture": str(values["architecture"]), "model_args": arguments}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"a timm config.json at {shown(path)}"
         raise RunProblem(
@@ -187,6 +191,11 @@ def published(name: str) -> Weights:
 
 
 def loaded(file: Path, source: str, config: dict[str, Any]) -> Weights:
-    """Return the weights of a file."""
+    """Return the weights of a file.
+
+    Of a saved network whose file holds layer scales, the arguments say so too: some encoders leave that to whoever builds them.
+    """
     state = read_state(file)
+    if "model_args" in config and any(name.endswith(".ls1.gamma") for name in state):
+        config = config | {"model_args": {"init_values": 1e-5} | config["model_args"]}
     return Weights(state, source, digest(state), config)

@@ -89,11 +89,12 @@ def draw_course(axes: Axes, trials: Sequence[Mapping[str, Any]]) -> None:
     done = [(trial["number"], trial["auroc"]) for trial in trials if trial["state"] == "done"]
     if done:
         x, y = np.array(done, float).T
-        axes.step(x, np.maximum.accumulate(y), color=FLOOR, lw=1.6, where="post", label="best so far")
+        last, so_far = max(trial["number"] for trial in trials), np.maximum.accumulate(y)
+        axes.step([*x, last], [*so_far, so_far[-1]], color=FLOOR, lw=1.6, where="post", label="best so far")
         axes.plot(x[y.argmax()], y.max(), color=POSITIVE, marker="*", ms=13, ls="none", label=f"best: {y.max():.4f}")
     axes.set(xlabel="trial", ylabel="validation AUROC", title="The course of the search")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
 
 
 def named(value: Any) -> str:

@@ -1,0 +1,283 @@
+"""The command `ladder`: from colour alone to an ensemble, each rung judged beside the one below it, with what it costs."""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import shlex
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sentinode.errors import StoreProblem, UsageProblem, shown
+from sentinode.fit.parts import Parts, choose_parts
+from sentinode.fit.start import start
+from sentinode.fit.train import checked
+from sentinode.flows.evaluate import Origin, origin_of
+from sentinode.flows.mistakes import answer_of, make_mistakes
+from sentinode.flows.rungs import (
+    SAMPLED,
+    TITLES,
+    Climbed,
+    Part,
+    chosen_rungs,
+    climb,
+    climb_ensemble,
+    climb_floor,
+    part_of,
+    settings_of,
+    train_rung,
+)
+from sentinode.flows.study import study_rows
+from sentinode.flows.verdicts import RULE, rows_of
+from sentinode.machine.probe import probe
+from sentinode.nets.trained import load
+from sentinode.progress import Progress
+from sentinode.report.ladder import ladder_lines, write_ladder
+from sentinode.run import claim_folder, read_json, write_json
+from sentinode.settings import LadderSettings, settings_from
+from sentinode.tiles.store import open_store
+
+FORMAT = 1
+"""Version of ladder.json."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A climbed ladder: its folder, and what ladder.json holds."""
+
+    out: Path
+    values: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {"out": str(self.out)} | self.values
+
+    def __repr__(self) -> str:
+        """Return `lines` as one text: what a notebook shows."""
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """Return the table for a terminal of 120 columns, warnings first, and where page and picture are."""
+        return [*ladder_lines(self.values), "", f"page: {shown(self.out / 'ladder.html')}"]
+
+
+def ladder(
+    store: str | Path,
+    *,
+    out: str | Path,
+    test: str | Path | None = None,
+    settings: LadderSettings | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **options: Any,
+) -> Ladder:
+    """Climb from the colour floor to an ensemble; say of each rung what it reaches, what it costs and whether it is worth it.
+
+    Every rung trains on the same tiles and is chosen on the same: one split of one seed.
+
+    Parameters
+    ----------
+    store
+        A packed store with labels: it trains and, unless `valid` is set, a part of it chooses.
+    out
+        The folder to write: a run a rung, scores, ladder.json, ladder.csv, ladder.html and the picture.
+    test
+        A store that judges and never chooses; without it the verdicts rest on the tiles that chose, and it says so.
+    settings, options
+        A `LadderSettings`, and single settings by name over it.
+    resume
+        Go on with an unfinished ladder of the same settings and tiles; a finished one is opened.
+    overwrite
+        Replace a ladder of that name.
+    quiet
+        Say nothing.
+
+    Returns
+    -------
+    Ladder
+        As in ladder.json.
+
+    Raises
+    ------
+    UsageProblem, StoreProblem, SplitProblem, RunProblem, UndefinedScore, MachineProblem
+        For settings, tiles and folders that do not fit, or a store of one class.
+    """
+    settings = checked_settings(settings_from(LadderSettings, settings, options))
+    names, folder, progress = chosen_rungs(settings.rungs), Path(out), Progress(quiet)
+    parts, judged = open_parts(store, test, settings)
+    started = started_with(settings, parts, judged, weights_digest_of(names, settings, parts))
+    if claim_folder(folder, "ladder.json", resume=resume, overwrite=overwrite):
+        return_to(folder, started)
+        if not (folder / "unfinished.json").exists():
+            return Ladder(folder, read_json(folder / "ladder.json"))
+    write_json(folder / "unfinished.json", started)
+    origin = origin_of([parts.passport()], judged[-1].store) if len(judged) > 1 else None
+    for line in first_words(origin, judged):
+        progress.say(line, always=True)
+    rungs, beside = climb_all(folder, names, parts, judged, settings, progress)
+    mistakes = None
+    if settings.study and "frozen" in names:
+        mistakes = make_mistakes(folder, load(folder / "rungs" / "frozen"), parts, judged, settings, progress)
+        mistakes["answer"] = answer_of(mistakes, next((one for one in rungs if one.name == "floor"), None), judged)
+    values = {
+        "format": FORMAT,
+        **started,
+        "command": command_lines(store, folder, test, settings, names),
+        "protocol": origin.protocol if origin else "valid only",
+        "contaminated": bool(origin and origin.passport and origin.passport.is_contaminated),
+        "warnings": first_words(origin, judged),
+        "judged": [facts_of(part) for part in judged],
+        "backbone": next((one.network for one in rungs if one.name in {"frozen", "finetune"}), None),
+        "rule": RULE,
+        "rungs": rows_of(rungs, judged, settings.resamples, settings.seed),
+        "study": study_rows([*rungs, *beside], judged, settings.resamples, settings.seed, mistakes) if settings.study else [],
+        "mistakes": mistakes,
+        "machine": dataclasses.asdict(probe()),
+        "versions": {name: version(name) for name in ("sentinode", "torch")} | {"python": platform.python_version()},
+    }
+    write_ladder(folder, values)
+    write_json(folder / "ladder.json", values)
+    (folder / "unfinished.json").unlink()
+    return Ladder(folder, read_json(folder / "ladder.json"))
+
+
+def checked_settings(settings: LadderSettings) -> LadderSettings:
+    """Return `settings` if their numbers can be meant."""
+    checked(settings)
+    if settings.resamples < 100:
+        raise UsageProblem("at least 100 resamples", str(settings.resamples), "change --resamples; 2000 is the default")
+    return settings
+
+
+def open_parts(store: str | Path, test: str | Path | None, settings: LadderSettings) -> tuple[Parts, list[Part]]:
+    """Open the stores; return who trains and who chooses, and the parts that judge: valid, and test where there is one."""
+    parts = choose_parts(store, settings.valid, settings)
+    trained = parts.train[0]
+    judged = [part_of("valid", *parts.valid, settings.resamples)]
+    if test is not None:
+        other = open_store(test)
+        if (other.px, other.classes) != (trained.px, trained.classes):
+            raise StoreProblem(
+                f"tiles of {trained.px} px with classes {shown(trained.classes)} in --test, as in {shown(trained.path)}",
+                f"{other.px} px with classes {shown(other.classes)}",
+                "pack both stores the same way",
+            )
+        labelled = np.flatnonzero(other.rows["label"].to_numpy() >= 0)
+        judged.append(part_of("test", other, labelled, settings.resamples))
+    return parts, judged
+
+
+def weights_digest_of(names: tuple[str, ...], settings: LadderSettings, parts: Parts) -> str:
+    """Return the digest of the backbone's weights, "" without such a rung: what does not exist or fit is told before all else."""
+    wanted = [name for name in names if name in {"frozen", "finetune"}]
+    facts = [start(settings_of(name, settings, names), parts)[1] for name in wanted[:1]]
+    return str(facts[0].training["weights_digest"]) if facts else ""
+
+
+def started_with(settings: LadderSettings, parts: Parts, judged: list[Part], weights: str) -> dict[str, Any]:
+    """Return what decides a ladder: settings, tiles, the backbone's weights, and a digest of them all."""
+    stores = {"train": parts.train[0].digest, **{part.name: part.store.digest for part in judged}}
+    facts = {"settings": dataclasses.asdict(settings), "stores": stores, "weights": weights}
+    return {"fingerprint": hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32], **facts}
+
+
+def return_to(folder: Path, started: dict[str, Any]) -> None:
+    """Raise UsageProblem unless the ladder in `folder` was started with the same settings and tiles."""
+    mark = folder / "unfinished.json"
+    then = read_json(mark if mark.exists() else folder / "ladder.json")
+    if then.get("fingerprint") == started["fingerprint"]:
+        return
+    before, now = then.get("settings", {}), started["settings"]
+    changed = [f"{name} {shown(now[name])}, not {shown(value)}" for name, value in before.items() if now.get(name) != value]
+    stores = then.get("stores", {})
+    changed += [f"another {name} store" for name in ("train", "valid", "test") if stores.get(name) != started["stores"].get(name)]
+    raise UsageProblem(
+        f"the settings and tiles that {shown(folder)} was started with",
+        "; ".join(changed) or "other weights of the backbone",
+        "resume with the same command, or start anew with --overwrite",
+    )
+
+
+def first_words(origin: Origin | None, judged: list[Part]) -> list[str]:
+    """Return the warnings that come first: contamination, what chose, and what is not known about slides."""
+    warnings = list(origin.warnings) if origin else []
+    if len(judged) == 1:
+        warnings.append("no --test store: the verdicts rest on the tiles that chose every rung, so the figures are optimistic")
+    warnings += [f"{part.name}: {text}" for part in judged for text in part.slides.warnings]
+    return list(dict.fromkeys(warnings))
+
+
+def climb_all(
+    folder: Path, names: tuple[str, ...], parts: Parts, judged: list[Part], settings: LadderSettings, progress: Progress
+) -> tuple[list[Climbed], list[Climbed]]:
+    """Climb the rungs in order, then what the study's table needs beside them; what is there already is opened."""
+    rungs: list[Climbed] = []
+    trained = [name for name in names if name not in {"floor", "ensemble"}]
+    sampled = [SAMPLED] if settings.study and "simple-cnn" in names else []
+
+    def climb_one(name: str, views: bool) -> Climbed:
+        how = settings_of(name, settings, [*trained, *sampled])
+        run = train_rung(folder, name, parts.train[0], how, settings.valid, progress)
+        return climb(folder, run, judged, views=views, device=settings.device, progress=progress)
+
+    for number, name in enumerate(names, 1):
+        progress.say(f"rung {number}/{len(names)}: {TITLES[name]}")
+        if name == "floor":
+            rung = climb_floor(folder, parts, judged)
+        elif name == "ensemble":
+            rung = climb_ensemble(folder, [one for one in rungs if one.views], judged)
+        else:
+            rung = climb_one(name, views="ensemble" in names)
+        rungs.append(rung)
+        progress.say(f"rung {number}/{len(names)}: {rung.title} took {minutes_text(rung.minutes)} of training")
+    for name in sampled:
+        progress.say(f"beside the rungs: {TITLES[name]}")
+    return rungs, [climb_one(name, views=False) for name in sampled]
+
+
+def minutes_text(minutes: float) -> str:
+    """Return a time as it is said: seconds below a minute."""
+    return f"{minutes:.1f} minutes" if minutes >= 1 else f"{60 * minutes:.0f} s"
+
+
+def facts_of(part: Part) -> dict[str, Any]:
+    """Return what the reader must know of a part: how many tiles and slides, and whether it chose."""
+    return {
+        "name": part.name,
+        "store": str(part.store.path),
+        "n": len(part.rows),
+        "n_positive": int(part.labels.sum()),
+        "n_groups": part.slides.n,
+        "chose": part.name == "valid",
+    }
+
+
+def command_lines(
+    store: str | Path, folder: Path, test: str | Path | None, settings: LadderSettings, names: tuple[str, ...]
+) -> list[str]:
+    """Return the commands that make this ladder, and those that judge its rungs again one by one."""
+    defaults = LadderSettings()
+    options = [
+        word
+        for one in dataclasses.fields(settings)
+        if getattr(settings, one.name) != getattr(defaults, one.name)
+        for word in option_words(one.name, getattr(settings, one.name))
+    ]
+    judged = [] if test is None else ["--test", str(test)]
+    lines = [shlex.join(["sentinode", "ladder", str(store), "--out", str(folder), *judged, *options])]
+    if test is not None:
+        for name in names:
+            scores = folder / "scores" / f"{name}-test.parquet"
+            lines.append(shlex.join(["sentinode", "evaluate", str(scores), str(test), "--out", f"judgement-{name}"]))
+    return lines
+
+
+def option_words(name: str, value: Any) -> list[str]:
+    """Return a setting as it is typed."""
+    flag = name.replace("_", "-")
+    return [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]

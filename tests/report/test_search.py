@@ -1,0 +1,55 @@
+"""The picture of a search shows every value of a small table, and the best so far otherwise."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from sentinode.errors import RunProblem
+from sentinode.report.search import draw_course, draw_table, write_search
+
+GRID: dict[str, list[Any]] = {"lr": [0.1, 0.01], "batch": [16, 32, 64]}
+
+
+def trials(states: str = "dddddd") -> list[dict[str, Any]]:
+    words = {"d": "done", "p": "pruned", "f": "failed"}
+    cells = [{"lr": lr, "batch": batch} for lr in GRID["lr"] for batch in GRID["batch"]]
+    values = [0.70, 0.80, 0.75, 0.90, 0.85, 0.60]
+    return [
+        {"number": i, "state": words[s], "auroc": None if s == "f" else values[i], "options": cells[i]}
+        for i, s in enumerate(states)
+    ]
+
+
+def test_a_table_says_every_value_where_it_belongs() -> None:
+    axes = Figure().add_subplot()
+    draw_table(axes, trials("dddddf"), GRID)
+    told = {(int(text.get_position()[1]), int(text.get_position()[0])): text for text in axes.texts}
+    assert [told[0, 1].get_text(), told[1, 0].get_text(), told[1, 2].get_text()] == ["0.8000", "0.9000", "none"]
+    assert [place for place, text in told.items() if text.get_fontweight() == "bold"] == [(1, 0)]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["16", "32", "64"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0.1", "0.01"]
+
+
+def test_the_best_so_far_never_falls_and_leaves_the_pruned_out() -> None:
+    axes = Figure().add_subplot()
+    draw_course(axes, trials("ddpdpf"))
+    by_name = {str(line.get_label()): line for line in axes.lines}
+    assert list(np.asarray(by_name["best so far"].get_ydata())) == [0.70, 0.80, 0.90, 0.90]
+    assert list(np.asarray(by_name["pruned (n = 2)"].get_xdata())) == [2, 4]
+    assert list(np.asarray(by_name["best: 0.9000"].get_xdata())) == [3]
+
+
+@pytest.mark.parametrize("grid", [GRID, {}, {"lr": [0.1, 0.01]}])
+def test_written_twice_the_same(tmp_path: Path, grid: dict[str, list[Any]]) -> None:
+    first, second = (write_search(tmp_path / name, trials("ddpddf"), grid, "a <note> & $more$") for name in ("a", "b"))
+    assert [path.name for path in first] == ["search.svg", "search.png"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_a_search_without_a_figure_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunProblem, match=r"a trial with an AUROC; found none of 2; look at"):
+        write_search(tmp_path, trials("ff"), GRID, "")
+    assert list(tmp_path.iterdir()) == []
