@@ -11,7 +11,7 @@ import sentinode
 from sentinode.cli import app, main
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
 
-VERBS = {"quickstart", "pack", "info", "doctor", "train", "predict", "evaluate", "ladder", "tune"}
+VERBS = {"quickstart", "pack", "info", "doctor", "train", "predict", "evaluate", "tune", "ladder", "export"}
 HEAVY = {"torch", "pandas", "sklearn", "matplotlib", "numpy", "PIL", "pyarrow"}
 
 
@@ -80,6 +80,9 @@ def test_pack_info_and_json(kaggle: Path, tmp_path: Path, capsys: pytest.Capture
         (["train", "x"], 2, "--out"),
         (["predict", "run", "--out", "x.csv"], 2, "at least one run"),
         (["predict", "run", "tiles", "--out", "x.txt"], 2, "ends in .csv or .parquet"),
+        (["export", "nowhere", "--to", "onnx"], 3, "expected a run folder at 'nowhere'"),
+        (["export", "run", "--to", "onx"], 2, "onnx"),
+        (["export", "run", "--to", "onnx", "--out", "x.pt"], 2, "ends in .onnx"),
         (["train", "x", "--out", "y", "--recipe", "nowhere.toml"], 2, "expected a TOML recipe"),
     ],
 )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sentinode.flows.quickstart import quickstart as quickstart
     from sentinode.flows.tune import Study as Study
     from sentinode.flows.tune import tune as tune
+    from sentinode.infer.export import export as export
     from sentinode.infer.predict import predict as predict
     from sentinode.nets.trained import Run as Run
     from sentinode.nets.trained import load as load
@@ -36,6 +37,7 @@ HOMES = {
     "quickstart": "flows.quickstart",
     "Study": "flows.tune",
     "tune": "flows.tune",
+    "export": "infer.export",
     "predict": "infer.predict",
     "Run": "nets.trained",
     "load": "nets.trained",

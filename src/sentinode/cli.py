@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, Token
 
@@ -201,6 +201,21 @@ def ladder(
 ) -> None:
     """Climb from the colour floor to an ensemble: what each rung reaches, costs, and whether it is worth it."""
     answer(sentinode.ladder(store, out=out, test=test, settings=settings, **job.arguments()), job.as_json)
+
+
+@app.command
+def export(
+    *runs: Annotated[Path, Parameter(help="One run, or several: the mean of their logits.")],
+    to: Annotated[Literal["onnx", "torchscript"], Parameter(help="Format of the file.")],
+    out: Annotated[Path | None, Parameter(help="What to write: .onnx or .pt; default: beside the first run.")] = None,
+    views: Annotated[Literal[1, 4, 8], Parameter(help="Dihedral views whose logits are averaged inside the file.")] = 1,
+    tiles: Annotated[Path | None, Parameter(help="Check parity on this store, too, instead of on made tiles alone.")] = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write runs as one file that runs without Sentinode, checked against predict: uint8 tiles in, probability out."""
+    answer(sentinode.export(*runs, to=to, out=out, views=views, tiles=tiles, overwrite=overwrite, quiet=quiet), as_json)
 
 
 def answer(result: Any, as_json: bool) -> None:

@@ -281,9 +281,7 @@ def test_damage_to_unfinished_work_is_done_again(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", ["features.npy", "features.json"])
-def test_damage_to_finished_features_is_noticed_and_mended(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_damage_to_finished_features_is_noticed_and_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     store = store_of(some_tiles(8), tmp_path)
     good = np.array(extract(store, network(), EXACT).values)
     path = home_of(store) / name

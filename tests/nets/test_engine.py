@@ -209,7 +209,7 @@ def test_a_network_that_no_tracer_follows_still_has_an_engine() -> None:
 
 
 def test_without_openvino_the_others_are_tried_and_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     found = fastest(lived_in(SimpleCNN()), some_input(4))
     assert not found.name.startswith("openvino")
     assert "openvino fp32 left out (MachineProblem: expected OpenVINO; found no such package" in found.reasons

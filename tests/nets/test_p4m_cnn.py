@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from sentinode.errors import UsageProblem
 from sentinode.nets.forward import view
-from sentinode.nets.p4m_cnn import GroupBlock, GroupConv, GroupNorm, P4MCNN
+from sentinode.nets.p4m_cnn import P4MCNN, GroupBlock, GroupConv, GroupNorm
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.nets.trained import NETWORKS
 from sentinode.tiles.synth import synthesise

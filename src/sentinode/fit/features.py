@@ -135,9 +135,7 @@ def extract(
             compute(home, wanted, Source(store, rows, module, how), progress)
         values = np.load(home / "features.npy", mmap_mode="r", allow_pickle=False)
         record = read_json(home / "features.json", DataProblem)
-    return Features(
-        values, rows, key, record["engine"], record["reasons"], time.perf_counter() - began, cached=made is not None
-    )
+    return Features(values, rows, key, record["engine"], record["reasons"], time.perf_counter() - began, cached=made is not None)
 
 
 def identity(store: Store, rows: Rows, module: nn.Module, how: Extraction) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def fit_head_first(job: Job) -> None:
 
 def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted) -> Run:
     """Write the run of a head that was fitted to `features`."""
-    train, valid = features
+    train, _ = features
     classifier_of(job.network).head.load_state_dict(fitted.head.state_dict())
     write_history(job.folder / "history.csv", fitted.history)
     best = max(range(len(fitted.history)), key=lambda at: fitted.history[at]["valid_auroc"])
@@ -73,7 +73,12 @@ def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted)
         "stopped_by": "epochs",
         "valid": {"auroc": fitted.auroc, "loss": fitted.history[best]["valid_loss"]},
         "head": fitted.note,
-        "plan": {"device": job.settings.device, "precision": "fp32", "engine": train.engine, "reasons": {"engine": train.reasons}},
+        "plan": {
+            "device": job.settings.device,
+            "precision": "fp32",
+            "engine": train.engine,
+            "reasons": {"engine": train.reasons},
+        },
         "cost": cost(job, features),
     }
     return finish(job, job.network.state_dict(), fitted.valid_logits, found)

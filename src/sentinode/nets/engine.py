@@ -36,9 +36,7 @@ class Engine:
     reasons: str
 
 
-def fastest(
-    module: nn.Module, example: Tensor, *, allowed: Literal["auto", "fp32"] = "auto", tiles: int | None = None
-) -> Engine:
+def fastest(module: nn.Module, example: Tensor, *, allowed: Literal["auto", "fp32"] = "auto", tiles: int | None = None) -> Engine:
     """Return the form of `module` that takes the least time for `example`.
 
     The forms are timed in turn, the least of several counts, and less than fp32 is taken only where it is `GAIN` times faster. The

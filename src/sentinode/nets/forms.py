@@ -84,7 +84,7 @@ class Watch(TorchDispatchMode):
         self.uses: dict[int, list[int]] = {}
         self.calls: dict[int, int] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run `func` and note what it took and gave."""
         result = func(*args, **(kwargs or {}))
         taken = [a for a in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]

@@ -54,8 +54,8 @@ def fetched(name: str, files: Sequence[str] = FILES, *, instead: str = "") -> Pa
     path = cached(name, files)
     if path is not None:
         return path
-    from huggingface_hub import hf_hub_download
     from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download
 
     where, revision = repository(name)
     get = f"{instead}run 'hf download {where}' where there is a network and set HF_HOME to its cache, or give --weights FILE"

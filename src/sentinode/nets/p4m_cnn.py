@@ -1,5 +1,7 @@
-"""A small network that a turned or mirrored tile cannot surprise: convolutions over the group p4m (translations, four rotations,
-reflections), so that a tile and its eight dihedral views get the same logit by construction.
+"""A small network that a turned or mirrored tile cannot surprise.
+
+Its convolutions go over the group p4m (translations, four rotations, reflections), so that a tile and its eight dihedral views get
+the same logit by construction.
 
 A field is one channel of the group: eight maps, one an orientation, from the eight views of one filter. Turning a tile turns the
 maps of a field and changes places among them; the maximum and the mean over a field's orientations and positions stay what they
@@ -126,9 +128,7 @@ class P4MCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [n] of normalised tiles [n, 3, px, px]; UsageProblem if px is no multiple of 8."""
         if not torch.jit.is_tracing() and x.shape[-1] % 8:  # type: ignore[no-untyped-call]
-            raise UsageProblem(
-                "tiles whose edge is a multiple of 8 for p4m-cnn", f"{x.shape[-1]} px", "pack them with --px 96"
-            )
+            raise UsageProblem("tiles whose edge is a multiple of 8 for p4m-cnn", f"{x.shape[-1]} px", "pack them with --px 96")
         maps = self.blocks(x)
         features = self.dropout(torch.cat([*self.pooled(maps), *self.pooled(centre(maps))], dim=1))
         logits: Tensor = self.head(functional.relu(self.dense(features)))

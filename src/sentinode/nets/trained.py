@@ -112,11 +112,20 @@ class Run:
         return [
             *(f"warning: {text}" for text in self.record["warnings"]),
             f"run        {shown(self.path)}: {self.facts.network}, {data['train']['n']:,} tiles trained, {valid['n']:,} chose",
-            self.record.get("head") or f"best epoch {self.record['best_epoch']} of {cost['epochs']}, stopped by {self.record['stopped_by']}",
+            self.record.get("head")
+            or f"best epoch {self.record['best_epoch']} of {cost['epochs']}, stopped by {self.record['stopped_by']}",
             f"valid      AUROC {valid['auroc']:.4f}: it chose the epoch, so judge on other slides with 'sentinode evaluate'",
             threshold,
             f"cost       {spent}{cost['peak_memory_bytes'] / 1e9:.2f} GB at most",
         ]
+
+    def best(self) -> str:
+        """Return which head or which epoch was the best."""
+        if "head" in self.record:
+            return f"head       {self.record['head']}"
+        return (
+            f"best epoch {self.record['best_epoch']} of {self.record['cost']['epochs']}, stopped by {self.record['stopped_by']}"
+        )
 
     def logits(self, tiles: npt.NDArray[np.uint8], batch: int = 64, **how: Any) -> Logits:
         """Return calibrated logits float32 [n] of uint8 tiles [n, px, px, 3], `batch` at a time; `how` as `forward.logits` takes."""
