@@ -171,7 +171,16 @@ def crowded() -> dict[str, Any]:
     return values
 
 
-@pytest.mark.parametrize("make", [ladder_values, crowded])
+def noisy() -> dict[str, Any]:
+    """Return rungs about the floor, with long bars that cross it and each other's labels."""
+    values = ladder_values()
+    levels = ((0.55, 0.2), (0.625, 0.048), (0.514, 0.063), (0.753, 1.15), (0.551, 1.27), (0.632, 2.5))
+    for row, (level, minutes) in zip(values["rungs"], levels, strict=True):
+        row["minutes"], row["test"] = minutes, figure(level, 0.09)
+    return values
+
+
+@pytest.mark.parametrize("make", [ladder_values, crowded, noisy])
 def test_no_label_touches_another_or_leaves_the_picture(make: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kept = []
 

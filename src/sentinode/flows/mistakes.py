@@ -59,8 +59,8 @@ def mistakes_of(right: Preprocessing) -> dict[str, tuple[str, Preprocessing]]:
     inverse = 1 / 255
     made: dict[str, tuple[str, dict[str, Any]]] = {
         OWN: ("the network's own", {}),
-        STUDYS: ("the study's: 255 times too small, no mean, channels swapped", {"mean": none, "std": tiny, "channels": swapped}),
-        "tiny": ("255 times too small, no mean", {"mean": none, "std": tiny}),
+        STUDYS: ("the study's: 255 x too small, no mean, swapped", {"mean": none, "std": tiny, "channels": swapped}),
+        "tiny": ("255 x too small, no mean", {"mean": none, "std": tiny}),
         "unit": ("colours 0 to 1 as they are", {"mean": none, "std": (1.0, 1.0, 1.0)}),
         "raw": ("colours 0 to 255 as they are", {"mean": none, "std": (inverse, inverse, inverse)}),
         "mean": ("mean not subtracted", {"mean": none}),
@@ -72,7 +72,7 @@ def mistakes_of(right: Preprocessing) -> dict[str, tuple[str, Preprocessing]]:
 def span_of(preprocessing: Preprocessing) -> tuple[float, float]:
     """Return the least and the greatest value that a network can be given: black and white."""
     pairs = list(zip(preprocessing.mean, preprocessing.std, strict=True))
-    return min(-mean / std for mean, std in pairs), max((1 - mean) / std for mean, std in pairs)
+    return min((0 - mean) / std for mean, std in pairs), max((1 - mean) / std for mean, std in pairs)
 
 
 def features_of(pooled: nn.Module, preprocessing: Preprocessing, store: Store, rows: Rows, folder: Path) -> Features:

@@ -28,5 +28,5 @@ def study_rows(
     ]
     if mistakes:
         again = next(row for row in mistakes["rows"] if row["name"] == STUDYS)
-        rows.append({"study": STUDY[-1][0], "auc": STUDY[-1][1], "ours": "the study's scaling and head"} | again["dense"])
+        rows.append({"study": STUDY[-1][0], "auc": STUDY[-1][1], "ours": "its scaling, its head"} | again["dense"])
     return rows

@@ -1,5 +1,6 @@
 """The ladder's picture: AUROC against minutes of training, each rung labelled where it stands, the floor as a line."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ AROUND = [
     for x, y in ((far, 0), (-far, 0), (far, far), (-far, far), (far, -far), (-far, -far), (0, 1.6 * far), (0, -1.6 * far))
 ]
 """Where a label may stand about its mark, nearest first, in steps of STEP_PT."""
+LEFT, RIGHT = 0.12, 0.34
+"""Shares of the width that stay free beside the marks: on the right the longest label has room."""
+Mark = tuple[float, dict[str, Any], str, str]
+"""Where a rung stands: minutes, figure, label and colour."""
 STEP_PT = 9.0
 """Points of a step."""
 
@@ -45,8 +50,9 @@ def write_climb(folder: Path, values: dict[str, Any]) -> list[Path]:
         caption(axes, footnote(values, on), width=125)
         place_axes(axes, rungs, floor, on)
         marks = [draw_rung(axes, row, on) for row in rungs]
-        boxes = draw_floor(axes, floor, on) if floor else []
-        label_rungs(figure, axes, marks, boxes)
+        if floor:
+            draw_floor(axes, floor, on)
+        label_rungs(figure, axes, marks, floor, on)
         return save(figure, folder, "ladder")
 
 
@@ -68,14 +74,15 @@ def place_axes(axes: Axes, rungs: list[dict[str, Any]], floor: dict[str, Any] | 
     drawn = [row[on] for row in (*rungs, *([floor] if floor else []))]
     low, high = min(one["low"] for one in drawn), max(one["high"] for one in drawn)
     pad = max(0.12 * (high - low), 0.004)
-    span = max((max(minutes) / min(minutes)) ** 0.22, 2.0)
-    axes.set(xlim=(min(minutes) / span, max(minutes) * span), ylim=(low - pad, high + pad))
+    whole = max(math.log(max(minutes) / min(minutes)), math.log(4)) / (1 - LEFT - RIGHT)
+    ends = (min(minutes) * math.exp(-LEFT * whole), min(minutes) * math.exp((1 - LEFT) * whole))
+    axes.set(xlim=ends, ylim=(low - pad, high + pad))
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def draw_rung(axes: Axes, row: dict[str, Any], on: str) -> tuple[float, dict[str, Any], str, str]:
+def draw_rung(axes: Axes, row: dict[str, Any], on: str) -> Mark:
     """Draw a rung's mark and its interval; return its minutes, figure, label and colour."""
     colour, mark = MARKS.get(row["name"], (QUIET, "o"))
     at, figure = max(row["minutes"], LEAST_MINUTES), row[on]
@@ -86,53 +93,62 @@ def draw_rung(axes: Axes, row: dict[str, Any], on: str) -> tuple[float, dict[str
     return at, figure, f"{row['title']} {figure['estimate']:.3f}", colour
 
 
-def draw_floor(axes: Axes, row: dict[str, Any], on: str) -> list[Annotation]:
-    """Draw the floor as a line with its interval as a band, and name it on the line's left."""
+def draw_floor(axes: Axes, row: dict[str, Any], on: str) -> None:
+    """Draw the floor as a line with its interval as a band."""
     figure = row[on]
     axes.axhspan(figure["low"], figure["high"], color=FLOOR, alpha=0.15, lw=0)
     axes.axhline(figure["estimate"], color=FLOOR, lw=1.6, ls="--")
-    text = f"{row['title']} {figure['estimate']:.3f}"
-    note = axes.annotate(
-        text,
-        (0, figure["estimate"]),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 3),
-        textcoords="offset points",
-        va="bottom",
-        fontsize=8,
-        parse_math=False,
-    )
-    note.set_in_layout(False)
-    return [note]
 
 
-def label_rungs(
-    figure: Figure, axes: Axes, marks: list[tuple[float, dict[str, Any], str, str]], placed: list[Annotation]
-) -> None:
-    """Write each rung's label at the first place about its mark that is inside the axes and touches nothing."""
+def name_floor(axes: Axes, row: dict[str, Any], on: str, taken: list[Bbox]) -> None:
+    """Write the floor's name along its line where it touches least."""
+    level, notes = row[on]["estimate"], []
+    for across, sideways in ((0.01, "left"), (0.99, "right"), (0.35, "center"), (0.65, "center")):
+        for up in (3, -3):
+            note = axes.annotate(
+                f"{row['title']} {level:.3f}",
+                (across, level),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, up),
+                textcoords="offset points",
+                ha=sideways,
+                va="bottom" if up > 0 else "top",
+                fontsize=8,
+                parse_math=False,
+            )
+            note.set_in_layout(False)
+            notes.append(note)
+    keep_best(notes, [sum(overlap(words_of(note), other) for other in taken) for note in notes])
+
+
+def label_rungs(figure: Figure, axes: Axes, marks: list[Mark], floor: dict[str, Any] | None, on: str) -> None:
+    """Write each rung's label at the first place about its mark that is inside the axes and touches nothing; the floor's last."""
     figure.draw_without_rendering()
-    inside = axes.get_window_extent()
-    taken = [words_of(note) for note in placed]
+    inside, taken = axes.get_window_extent(), list[Bbox]()
+    if floor:
+        (_, level) = axes.transData.transform((1.0, floor[on]["estimate"]))
+        taken.append(Bbox([[inside.x0, level - 1], [inside.x1, level + 1]]))
     for at, one, _, _ in marks:
         (x, low), (_, high) = axes.transData.transform([(at, one["low"]), (at, one["high"])])
         (_, middle) = axes.transData.transform((at, one["estimate"]))
         taken += [Bbox([[x - 2, low], [x + 2, high]]), Bbox([[x - 7, middle - 7], [x + 7, middle + 7]])]
     for at, one, text, colour in marks:
-        best: tuple[float, Annotation] | None = None
-        for dx, dy in AROUND:
-            note = annotate(axes, (at, one["estimate"]), text, colour, (dx, dy))
-            box = words_of(note)
-            cost = sum(overlap(box, other) for other in taken) + area(box) - overlap(box, inside)
-            if best is None or cost < best[0]:
-                if best:
-                    best[1].remove()
-                best = (cost, note)
-            else:
-                note.remove()
-            if best[0] == 0:
-                break
-        if best:
-            taken.append(words_of(best[1]))
+        notes = [annotate(axes, (at, one["estimate"]), text, colour, steps) for steps in AROUND]
+        boxes = [words_of(note) for note in notes]
+        costs = [sum(overlap(box, other) for other in taken) + 4 * (area(box) - overlap(box, inside)) for box in boxes]
+        costs = [10 * cost + max(map(abs, steps)) for cost, steps in zip(costs, AROUND, strict=True)]  # near before far
+        taken.append(words_of(keep_best(notes, costs)))
+    if floor:
+        name_floor(axes, floor, on, taken)
+
+
+def keep_best(notes: list[Annotation], costs: list[float]) -> Annotation:
+    """Remove all labels but the first of the least cost, and return that one."""
+    best = notes[min(range(len(notes)), key=lambda at: costs[at])]
+    for note in notes:
+        if note is not best:
+            note.remove()
+    return best
 
 
 def annotate(axes: Axes, at: tuple[float, float], text: str, colour: str, steps: tuple[float, float]) -> Annotation:
