@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ def some_tiles(n: int, seed: int = 0) -> Tiles:
 def store_of(tiles: Tiles, folder: Path, labels: list[int] | None = None) -> Store:
     """Return a store of these tiles; only its pixels and labels matter here."""
     n = len(tiles)
-    rows = pd.DataFrame({"id": [f"t{i}" for i in range(n)], "label": np.int8(labels if labels is not None else [1] * n)})
+    rows = pd.DataFrame({"id": [f"t{i}" for i in range(n)], "label": np.array([1] * n if labels is None else labels, np.int8)})
     return Store(folder / "some.store", tiles, rows, ("0", "1"), "digest of the packing", {})
 
 
@@ -69,7 +68,7 @@ def expected(tiles: Tiles, module: nn.Module, number: int = 0, preprocessing: Pr
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two batches of 3 tiles a block, always the same form: which is the fastest is for the engine's own tests."""
 
     def plain(module: nn.Module, example: Tensor, **_: Any) -> Engine:
@@ -78,7 +77,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(features, "BATCH_PIXELS", 3 * PX * PX)
     monkeypatch.setattr(features, "BLOCK_BATCHES", 2)
     monkeypatch.setattr(features, "fastest", plain)
-    return
 
 
 def stopped_after(monkeypatch: pytest.MonkeyPatch, blocks: int, stop: type[BaseException] = KeyboardInterrupt) -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sentinode.errors import MachineProblem
+from sentinode.machine.plan import GAIN
 from sentinode.nets import engine, forms
-from sentinode.nets.engine import BOUNDS, GAIN, choose, disagreement, fastest, named
+from sentinode.nets.engine import BOUNDS, choose, disagreement, fastest, named
 from sentinode.nets.simple_cnn import SimpleCNN
 
 FULL = ("eager fp32", "folded fp32", "frozen fp32", "openvino fp32")
@@ -197,7 +198,7 @@ def test_a_network_that_no_tracer_follows_still_has_an_engine() -> None:
             self.dense = nn.Linear(3, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-            if torch.jit.is_tracing():
+            if torch._C._get_tracing_state() is not None:
                 raise RuntimeError("cannot be traced")
             y: Tensor = self.dense(x.mean((2, 3)))
             return y
@@ -206,6 +207,25 @@ def test_a_network_that_no_tracer_follows_still_has_an_engine() -> None:
     assert found.name.split()[0] in {"eager", "folded"}
     assert "frozen fp32 left out (RuntimeError" in found.reasons
     assert "openvino fp32 left out (" in found.reasons
+
+
+def test_an_operator_that_openvino_has_not_leaves_the_others() -> None:
+    class Rare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = torch.special.bessel_j0(self.dense(x.mean((2, 3))))
+            return y
+
+    module, x = Rare().eval(), some_input(4)
+    with pytest.raises(MachineProblem) as caught:
+        named("openvino fp32", module, x)
+    assert caught.value.expected == "a network that OpenVINO takes"
+    assert "bessel" in caught.value.found
+    assert caught.value.do == "use another form"
+    assert not fastest(module, x).name.startswith("openvino")
 
 
 def test_without_openvino_the_others_are_tried_and_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ class Written:
 
     def append(self, values: npt.NDArray[np.float32]) -> None:
         """Write features [k, views, d] of the next tiles, then their line."""
-        data = memoryview(np.ascontiguousarray(values, "<f4")).cast("B")
+        data = np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8).data
         write_all(self.file, data)
         self.whole.update(data)
         note = {"first": self.n, "last": self.n + len(values), "digest": xxhash.xxh3_128_hexdigest(data)}
