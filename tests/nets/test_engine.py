@@ -198,7 +198,11 @@ def test_a_network_that_no_tracer_follows_still_has_an_engine() -> None:
             self.dense = nn.Linear(3, 2)
 
         def forward(self, x: Tensor) -> Tensor:
+<<<<<<< HEAD
             if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+=======
+            if torch._C._get_tracing_state() is not None:
+>>>>>>> e0e5da20005fdeec5cf83c8ec1de31f546d44781
                 raise RuntimeError("cannot be traced")
             y: Tensor = self.dense(x.mean((2, 3)))
             return y
@@ -207,6 +211,25 @@ def test_a_network_that_no_tracer_follows_still_has_an_engine() -> None:
     assert found.name.split()[0] in {"eager", "folded"}
     assert "frozen fp32 left out (RuntimeError" in found.reasons
     assert "openvino fp32 left out (" in found.reasons
+
+
+def test_an_operator_that_openvino_has_not_leaves_the_others() -> None:
+    class Rare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = torch.special.bessel_j0(self.dense(x.mean((2, 3))))
+            return y
+
+    module, x = Rare().eval(), some_input(4)
+    with pytest.raises(MachineProblem) as caught:
+        named("openvino fp32", module, x)
+    assert caught.value.expected == "a network that OpenVINO takes"
+    assert "bessel" in caught.value.found
+    assert caught.value.do == "use another form"
+    assert not fastest(module, x).name.startswith("openvino")
 
 
 def test_without_openvino_the_others_are_tried_and_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

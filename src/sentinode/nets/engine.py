@@ -18,6 +18,18 @@ HOPELESS = 1.3
 """A form that took so many times the least of all in every round so far is not timed again."""
 SHARE = 0.2
 """Share of the work in plain fp32 that choosing may take: then no further form is tried."""
+FAILURES = (
+    MachineProblem,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    OSError,
+)
+"""What libraries raise of a network that they cannot convert."""
 BOUNDS = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
 """Largest disagreement with plain fp32, by precision. bf16 has 8 bits: networks of 20 to 200 layers are 0.003 to 0.03 away."""
 
@@ -71,8 +83,8 @@ def fastest(module: nn.Module, example: Tensor, *, allowed: Literal["auto", "fp3
         try:
             call = make()
             error = disagreement(call(example), reference)
-        except Exception as problem:  # noqa: BLE001  a library may raise anything, and what it said is passed on
-            left_out[name] = f"{type(problem).__name__}: {problem}".splitlines()[0][:120]
+        except FAILURES as problem:
+            left_out[name] = f"{type(problem).__name__}: {problem}".splitlines()[0][:200]
             continue
         if not error <= BOUNDS[precision]:
             left_out[name] = f"{error:.2g} away from {plain}"

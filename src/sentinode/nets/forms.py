@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sentinode.errors import MachineProblem
+from sentinode.errors import MachineProblem, shown
 from sentinode.nets.forward import arithmetic, placed
 
 Call = Callable[[Tensor], Tensor]
@@ -71,7 +71,7 @@ def halved(module: nn.Module) -> Call:
     return call
 
 
-class Watch(TorchDispatchMode):
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees what a network computes: which batch norm is the only one to take what a convolution gives.
 
     Networks that no tracer follows are seen too, and kinds of convolution that pad for themselves.
@@ -145,7 +145,7 @@ def frozen(module: nn.Module, example: Tensor) -> Call:
     """Return `module` traced, with weights packed for the processor and activations fused into convolutions."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        traced = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(module, example).eval()))  # type: ignore[no-untyped-call]
+        traced = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(module, example, check_trace=False).eval()))  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def call(x: Tensor) -> Tensor:
@@ -164,15 +164,23 @@ def filled(x: Tensor, n: int) -> Tensor:
 
 
 def converted(module: nn.Module, example: Tensor) -> Any:
-    """Return `module` as OpenVINO's model that takes channels last; MachineProblem where OpenVINO is not installed."""
+    """Return `module` as OpenVINO's model that takes channels last; MachineProblem where it is not installed or cannot."""
     if importlib.util.find_spec("openvino") is None:
         raise MachineProblem("OpenVINO", "no such package", "pip install 'sentinode[openvino]'")
     import openvino
+    from openvino import frontend
     from openvino.preprocess import PrePostProcessor
 
+    # OpenVINO's own failures share no base class but Exception.
+    failures = tuple(kind for name, kind in vars(frontend).items() if name.endswith("Failure"))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(module, example_input=example[:2].contiguous())
+        try:
+            model = openvino.convert_model(module, example_input=example[:2].contiguous())
+        except failures as problem:
+            raise MachineProblem(
+                "a network that OpenVINO takes", shown(str(problem).partition("Summary:\n")[2] or problem), "use another form"
+            ) from problem
     model.reshape([-1, *example.shape[1:]])
     steps = PrePostProcessor(model)
     steps.input().tensor().set_layout(openvino.Layout("NHWC"))
