@@ -56,13 +56,7 @@ def some_tiles(n: int, seed: int = 0) -> Tiles:
 def store_of(tiles: Tiles, folder: Path, labels: list[int] | None = None) -> Store:
     """Return a store of these tiles; only its pixels and labels matter here."""
     n = len(tiles)
-<<<<<<< HEAD
-    rows = pd.DataFrame(
-        {"id": [f"t{i}" for i in range(n)], "label": np.array(labels if labels is not None else [1] * n, np.int8)}
-    )
-=======
     rows = pd.DataFrame({"id": [f"t{i}" for i in range(n)], "label": np.array([1] * n if labels is None else labels, np.int8)})
->>>>>>> e0e5da20005fdeec5cf83c8ec1de31f546d44781
     return Store(folder / "some.store", tiles, rows, ("0", "1"), "digest of the packing", {})
 
 

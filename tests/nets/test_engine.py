@@ -198,11 +198,7 @@ def test_a_network_that_no_tracer_follows_still_has_an_engine() -> None:
             self.dense = nn.Linear(3, 2)
 
         def forward(self, x: Tensor) -> Tensor:
-<<<<<<< HEAD
-            if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-=======
             if torch._C._get_tracing_state() is not None:
->>>>>>> e0e5da20005fdeec5cf83c8ec1de31f546d44781
                 raise RuntimeError("cannot be traced")
             y: Tensor = self.dense(x.mean((2, 3)))
             return y

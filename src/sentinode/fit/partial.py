@@ -113,11 +113,7 @@ class Written:
 
     def append(self, values: npt.NDArray[np.float32]) -> None:
         """Write features [k, views, d] of the next tiles, then their line."""
-<<<<<<< HEAD
-        data = memoryview(np.ascontiguousarray(values, "<f4").tobytes())
-=======
         data = np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8).data
->>>>>>> e0e5da20005fdeec5cf83c8ec1de31f546d44781
         write_all(self.file, data)
         self.whole.update(data)
         note = {"first": self.n, "last": self.n + len(values), "digest": xxhash.xxh3_128_hexdigest(data)}
