@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from sentinode.errors import UsageProblem
 from sentinode.nets.forward import view
-from sentinode.nets.p4m_cnn import GroupBlock, GroupConv, GroupNorm, P4MCNN
+from sentinode.nets.p4m_cnn import P4MCNN, GroupBlock, GroupConv, GroupNorm, Residual
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.nets.trained import NETWORKS
 from sentinode.tiles.synth import synthesise
@@ -94,37 +94,60 @@ def test_a_fresh_network_agrees_to_a_ten_thousandth_and_another_network_does_not
     assert spread(P4MCNN()) < 1e-4 < spread(SimpleCNN())
 
 
-@settings(max_examples=8, deadline=None)
-@given(SEEDS, st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 8]))
-def test_a_group_convolution_is_the_sum_over_group_and_plane(seed: int, c_in: int, c_out: int, orientations: int) -> None:
+def filter_of(layer: GroupConv) -> Tensor:
+    """Return psi [c_out, c_in, h, row, column] from the layer's weights."""
+    if layer.separable:
+        psi = torch.einsum("hoi,poi->oihp", layer.turned, layer.placed)
+    else:
+        psi = layer.weight.unflatten(0, (layer.orientations, -1)).permute(2, 3, 0, 1)
+    return psi.detach().unflatten(-1, (layer.size, layer.size))
+
+
+KINDS = [(1, 6, False), (1, 3, False), (8, 3, False), (8, 3, True), (8, 4, True)]
+"""Orientations that come in, size, separable."""
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS, st.integers(1, 3), st.integers(1, 3), st.sampled_from(KINDS))
+def test_a_group_convolution_is_the_sum_over_group_and_plane(
+    seed: int, c_in: int, c_out: int, kind: tuple[int, int, bool]
+) -> None:
     """[f * psi](g) = sum over h of f(h) psi(g^-1 h), written with loops over the group."""
     torch.manual_seed(seed)
-    layer = GroupConv(c_in, c_out, orientations)
-    x = torch.randn(2, orientations * c_in, 6, 6)
-    psi = layer.weight.detach().unflatten(0, (orientations, 3, 3)).permute(3, 4, 0, 1, 2)  # [c_out, c_in, h, row, column]
-    expected = torch.zeros(2, 8, c_out, 6, 6)
+    orientations, size, separable = kind
+    layer = GroupConv(c_in, c_out, orientations, size, separable=separable)
+    x = torch.randn(2, orientations * c_in, 8, 8)
+    psi = filter_of(layer)
+    stride = 1 if size % 2 else 2
+    expected = torch.zeros(2, 8, c_out, 8 // stride, 8 // stride)
     for g in range(8):
         for h in range(orientations):
             relative = 0
             if orientations == 8:
                 (relative,) = [m for m in range(8) if product(word_of(g), word_of(m)) == word_of(h)]  # g^-1 h
             turned = acted(word_of(g), psi[:, :, relative])
-            expected[:, g] += functional.conv2d(x.unflatten(1, (orientations, c_in))[:, h], turned, padding=1)
+            maps = x.unflatten(1, (orientations, c_in))[:, h]
+            expected[:, g] += functional.conv2d(maps, turned, padding=(size - 1) // 2, stride=stride)
     torch.testing.assert_close(layer(x).detach(), expected.flatten(1, 2), atol=1e-5, rtol=1e-5)
 
 
 @settings(max_examples=8, deadline=None)
 @given(SEEDS, st.integers(0, 7), st.booleans())
 def test_every_block_turns_with_its_input(seed: int, number: int, training: bool) -> None:
-    torch.manual_seed(seed)
-    first, second = GroupBlock(3, 2, 1), GroupBlock(2, 3)
-    for block in (first, second):
+    blocks = (
+        GroupBlock(GroupConv(3, 2, orientations=1, size=6), pool=True),
+        GroupBlock(GroupConv(2, 3), pool=False),
+        Residual(GroupConv(3, 3, separable=True), pool=False),
+        GroupBlock(GroupConv(3, 2), pool=True),
+    )
+    for block in blocks:
         randomised(block, seed).train(training)
     x = torch.randn(3, 3, 16, 16)
+    there, moved_there = x, tiles_in_view(x, number)
     with torch.no_grad():
-        fields = first(x)
-        torch.testing.assert_close(first(tiles_in_view(x, number)), moved(number, fields), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(second(moved(number, fields)), moved(number, second(fields)), atol=1e-5, rtol=1e-5)
+        for block in blocks:
+            there, moved_there = block(there), block(moved_there)
+            torch.testing.assert_close(moved_there, moved(number, there), atol=1e-4, rtol=1e-4)
 
 
 def test_orientations_share_their_norm() -> None:
