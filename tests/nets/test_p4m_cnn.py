@@ -45,7 +45,7 @@ def product(a: tuple[bool, int], b: tuple[bool, int]) -> tuple[bool, int]:
 def moved(number: int, maps: Tensor) -> Tensor:
     """A field [n, 8 * c, h, w] as the view of the tile makes it: maps turned, orientations permuted, in loops."""
     by = word_of(number)
-    fields = maps.unflatten(1, (8, -1))
+    fields = maps.reshape(len(maps), 8, -1, *maps.shape[2:])
     out = torch.empty_like(fields)
     for k in range(8):
         source = [m for m in range(8) if product(by, word_of(m)) == word_of(k)]
@@ -99,8 +99,8 @@ def filter_of(layer: GroupConv) -> Tensor:
     if layer.separable:
         psi = torch.einsum("hoi,poi->oihp", layer.turned, layer.placed)
     else:
-        psi = layer.weight.unflatten(0, (layer.orientations, -1)).permute(2, 3, 0, 1)
-    return psi.detach().unflatten(-1, (layer.size, layer.size))
+        psi = layer.weight.reshape(layer.orientations, -1, *layer.weight.shape[1:]).permute(2, 3, 0, 1)
+    return psi.detach().reshape(*psi.shape[:3], layer.size, layer.size)
 
 
 KINDS = [(1, 6, False), (1, 3, False), (8, 3, False), (8, 3, True), (8, 4, True)]
@@ -126,7 +126,7 @@ def test_a_group_convolution_is_the_sum_over_group_and_plane(
             if orientations == 8:
                 (relative,) = [m for m in range(8) if product(word_of(g), word_of(m)) == word_of(h)]  # g^-1 h
             turned = acted(word_of(g), psi[:, :, relative])
-            maps = x.unflatten(1, (orientations, c_in))[:, h]
+            maps = x[:, h * c_in : (h + 1) * c_in]
             expected[:, g] += functional.conv2d(maps, turned, padding=(size - 1) // 2, stride=stride)
     torch.testing.assert_close(layer(x).detach(), expected.flatten(1, 2), atol=1e-5, rtol=1e-5)
 
@@ -154,10 +154,10 @@ def test_orientations_share_their_norm() -> None:
     torch.manual_seed(0)
     ours, theirs = GroupNorm(3), nn.BatchNorm2d(3)
     x = torch.randn(4, 24, 6, 6) * 3 + 1
-    stacked = x.unflatten(1, (8, 3)).transpose(1, 2).flatten(2, 3)  # [n, 3, 8 * h, w]: torch's own over all orientations
+    stacked = x.reshape(4, 8, 3, 6, 6).transpose(1, 2).flatten(2, 3)  # [n, 3, 8 * h, w]: torch's own over all orientations
 
     def laid_out(y: Tensor) -> Tensor:
-        return y.unflatten(2, (8, 6)).transpose(1, 2).flatten(1, 2)
+        return y.reshape(4, 3, 8, 6, 6).transpose(1, 2).flatten(1, 2)
 
     torch.testing.assert_close(ours(x), laid_out(theirs(stacked)))
     for name, value in theirs.state_dict().items():
@@ -193,7 +193,7 @@ def test_it_learns_synthetic_tissue() -> None:
     for _ in range(25):
         loss = functional.binary_cross_entropy_with_logits(model(x), y)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
@@ -210,8 +210,9 @@ def test_a_size_that_breaks_the_symmetry_is_refused(px: int) -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_tracing_keeps_it_whole() -> None:
     model = randomised(P4MCNN(), 0)
-    traced = torch.jit.trace(model, torch.zeros(2, 3, 32, 32))
+    traced = torch.jit.trace(model, torch.zeros(2, 3, 32, 32))  # type: ignore[no-untyped-call]
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer)
     x = torch.randn(5, 3, 32, 32)
-    torch.testing.assert_close(torch.jit.load(io.BytesIO(buffer.getvalue()))(x), model(x))
+    loaded = torch.jit.load(io.BytesIO(buffer.getvalue()))  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(loaded(x), model(x))

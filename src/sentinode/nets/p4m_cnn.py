@@ -156,7 +156,7 @@ class P4MCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [n] of normalised tiles [n, 3, px, px]; UsageProblem if px is no multiple of 8."""
-        if not torch.jit.is_tracing() and x.shape[-1] % 8:  # type: ignore[no-untyped-call]
+        if not torch.jit.is_tracing() and x.shape[-1] % 8:  # type: ignore[attr-defined, no-untyped-call]
             raise UsageProblem("tiles whose edge is a multiple of 8 for p4m-cnn", f"{x.shape[-1]} px", "pack them with --px 96")
         maps = self.blocks(x)
         features = self.dropout(torch.cat([*self.pooled(maps), *self.pooled(centre(maps))], dim=1))
