@@ -1,11 +1,4 @@
-<<<<<<< HEAD
-"""A small network that a turned or mirrored tile cannot surprise.
-
-Its convolutions go over the group p4m (translations, four rotations, reflections), so that a tile and its eight dihedral views get
-the same logit by construction.
-=======
 """A small network that gives a tile and its eight dihedral views the same logit by construction.
->>>>>>> 95d58407e7e14f18d84f4cb15847714f9dfba0e9
 
 Its convolutions are over the group p4m: translations, four rotations, reflections. A field is one channel of the group: eight
 maps, one an orientation, from the eight views of one filter. Turning a tile turns the maps of a field and changes places among
@@ -163,11 +156,7 @@ class P4MCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [n] of normalised tiles [n, 3, px, px]; UsageProblem if px is no multiple of 8."""
-<<<<<<< HEAD
-        if not torch.jit.is_tracing() and x.shape[-1] % 8:  # type: ignore[no-untyped-call]
-=======
         if not torch.jit.is_tracing() and x.shape[-1] % 8:  # type: ignore[attr-defined, no-untyped-call]
->>>>>>> 95d58407e7e14f18d84f4cb15847714f9dfba0e9
             raise UsageProblem("tiles whose edge is a multiple of 8 for p4m-cnn", f"{x.shape[-1]} px", "pack them with --px 96")
         maps = self.blocks(x)
         features = self.dropout(torch.cat([*self.pooled(maps), *self.pooled(centre(maps))], dim=1))
