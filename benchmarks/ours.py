@@ -72,10 +72,10 @@ def training(
     from sentinode.nets.forward import placed
     from sentinode.nets.trained import build
     from sentinode.nets.transform import Preprocessing, Transform
-    from sentinode.settings import TrainSettings, settings_from
+    from sentinode.settings import TrainSettings, resolved, settings_from
 
     changes = {"colour": 0.0} if recipe == "peer" else {}
-    settings = settings_from(TrainSettings, None, {"precision": precision, "batch": BATCH, **changes})
+    settings = resolved(settings_from(TrainSettings, None, {"precision": precision, "batch": BATCH, **changes}))
     feed = open_feed(store, None if steps is None else steps * BATCH)
     transform = Transform(Preprocessing(MEAN, STD), 96)
 

@@ -44,10 +44,10 @@ class TileClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        epochs: int = 40,
+        epochs: int = 0,
         minutes: float | None = None,
-        lr: float = 3e-3,
-        batch: int = 64,
+        lr: float = 0.0,
+        batch: int = 0,
         seed: int = 0,
         views: int = 1,
         settings: TrainSettings | None = None,

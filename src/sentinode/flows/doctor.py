@@ -15,7 +15,7 @@ from sentinode.machine.match import Match, installed_match, wanted_torchvision
 from sentinode.machine.memory import available_bytes, set_allocator
 from sentinode.machine.probe import Machine, convolution_peak, probe
 from sentinode.progress import Progress
-from sentinode.settings import TrainSettings
+from sentinode.settings import TrainSettings, resolved
 from sentinode.tiles.store import Store, open_store
 
 KAGGLE_TILES = 220_025
@@ -122,7 +122,7 @@ def doctor(store: str | Path | None = None, source: str | Path | None = None, *,
 
     machine = probe()
     progress.say("measuring arithmetic")
-    settings = TrainSettings()
+    settings = resolved(TrainSettings())
     device, precisions = device_of(machine)
     peaks = {precision: convolution_peak(device, precision, PEAK_S) for precision in precisions}
     progress.say("measuring the disk")
