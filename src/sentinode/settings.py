@@ -72,7 +72,9 @@ class TrainSettings:
     patience: int = option(0, "Stop after this many epochs without a better validation AUROC; 0 never stops early.")
     batch: int = option(0, "Tiles an optimiser step; 0: by recipe, 64, or 256 for a frozen head.")
     optimizer: Literal["adamw", "sgd"] = option("adamw", "AdamW, or SGD with Nesterov momentum 0.9.")
-    lr: float = option(0.0, "Peak learning rate; 0: by recipe, 3e-3 from scratch, 1e-3 fine-tuned or for a frozen head.")
+    lr: float = option(
+        0.0, "Peak learning rate; 0: by recipe, 3e-3 from scratch (p4m-cnn 1e-2), 1e-3 fine-tuned or for a frozen head."
+    )
     weight_decay: float = option(0.05, "Decoupled weight decay of the matrices; biases and norms have none.")
     warmup: float = option(0.1, "Share of the training in which the rate rises; then it falls along a cosine.")
     balance: bool = option(True, "Weigh the classes equally in the loss; probabilities keep the true prevalence.")
@@ -98,10 +100,11 @@ PRETRAINED = "tf_efficientnet_lite0"
 """What `model` auto is for frozen and fine-tuned backbones: its ImageNet weights come as a package of 13 MB, without a model hub."""
 RECIPES: dict[str, dict[str, Any]] = {
     "scratch": {"epochs": 40, "lr": 3e-3, "batch": 64},
+    "p4m-cnn": {"epochs": 40, "lr": 1e-2, "batch": 64},
     "frozen": {"epochs": 20, "lr": 1e-3, "batch": 256},
     "finetune": {"epochs": 12, "lr": 1e-3, "batch": 64},
 }
-"""What 0 means for epochs, lr and batch, by backbone."""
+"""What 0 means for epochs, lr and batch, by backbone; a network may have its own."""
 
 
 def resolved(settings: TrainSettings) -> TrainSettings:
@@ -118,7 +121,7 @@ def resolved(settings: TrainSettings) -> TrainSettings:
         raise UsageProblem(
             f"a pretrained network for --backbone {backbone}", shown(model), f"leave --model out ({PRETRAINED}), or --backbone"
         )
-    by_recipe = {name: value for name, value in RECIPES[backbone].items() if not getattr(settings, name)}
+    by_recipe = {name: value for name, value in RECIPES.get(model, RECIPES[backbone]).items() if not getattr(settings, name)}
     return dataclasses.replace(settings, model=model, backbone=backbone, **by_recipe)
 
 
