@@ -53,7 +53,9 @@ class TrainSettings:
     input_size: int = option(
         0, "Edge in pixels that the network sees; cost grows with its square. 0: the tile's own, or 160 for pretrained ones."
     )
-    head: Literal["logistic", "linear", "mlp"] = option("logistic", "Head on frozen features.")
+    head: Literal["logistic", "linear", "mlp"] = option(
+        "logistic", "Head on frozen features, and the one fine-tuning begins with; logistic has no epochs, lr or batch."
+    )
     feature_views: Literal[1, 4, 8] = option(1, "Dihedral views of the training tiles whose features a frozen backbone gives.")
     freeze: float = option(0.0, "Share of a fine-tuned network, from its input on, that stays as it is, batch norm included.")
     layer_decay: float = option(0.9, "Factor of the learning rate from each layer of a fine-tuned network to the one before it.")
@@ -67,7 +69,8 @@ class TrainSettings:
     sample: str = option("100%", "Train on a stratified, nested sample: 5%, 0.05 or 2000 tiles.")
     epochs: int = option(0, "Passes over the training tiles; 0: by recipe, 40 from scratch, 12 fine-tuned, 20 for a frozen head.")
     minutes: float | None = option(
-        None, "Stop in time, validation included, with the best model so far; the schedule follows the clock."
+        None,
+        "Stop in time, validation included, with the best model so far; the schedule follows the clock. Not for frozen backbones.",
     )
     patience: int = option(0, "Stop after this many epochs without a better validation AUROC; 0 never stops early.")
     batch: int = option(0, "Tiles an optimiser step; 0: by recipe, 64, or 256 for a frozen head.")
@@ -121,6 +124,12 @@ def resolved(settings: TrainSettings) -> TrainSettings:
         raise UsageProblem(
             f"a pretrained network for --backbone {backbone}", shown(model), f"leave --model out ({PRETRAINED}), or --backbone"
         )
+    if backbone == "scratch" and (settings.weights not in {"auto", "none"} or settings.recalibrate_bn or settings.freeze):
+        found = "--weights, --recalibrate-bn or --freeze with a network from scratch"
+        raise UsageProblem("pretrained weights", found, "add --backbone frozen or finetune, or leave them out")
+    if backbone == "frozen" and settings.precision in {"bf16", "fp16"}:
+        do = "auto takes the fastest that agrees with fp32; leave --precision out"
+        raise UsageProblem("precision auto or fp32 for a frozen backbone", settings.precision, do)
     by_recipe = {name: value for name, value in RECIPES.get(model, RECIPES[backbone]).items() if not getattr(settings, name)}
     return dataclasses.replace(settings, model=model, backbone=backbone, **by_recipe)
 

@@ -24,7 +24,7 @@ from sentinode.run import write_bytes
 FORMAT = 1
 """Version of the checkpoint."""
 PLAIN = (
-    *("step", "epoch", "step_in_epoch", "loss_sum", "tiles_seen", "seconds", "cpu_seconds", "train_seconds"),
+    *("step", "epoch", "step_in_epoch", "loss_sum", "tiles_seen", "seconds", "cpu_seconds", "before", "train_seconds"),
     *("best_epoch", "best_auroc", "history", "stopped_by"),
 )
 """The fields of `Progressing` that JSON holds."""

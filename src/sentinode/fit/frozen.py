@@ -1,5 +1,6 @@
 """A head on a frozen network: features once, the head in moments; the run that comes of it predicts like any other."""
 
+import dataclasses
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from sentinode.fit.heads import Fitted, fit_head
 from sentinode.fit.measure import forward_flop
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import finish, write_history
-from sentinode.fit.start import Job, classifier_of
+from sentinode.fit.start import Job, classifier_of, unwatched
 from sentinode.machine.memory import peak_bytes
 from sentinode.machine.plan import choose_device
 from sentinode.nets.trained import Run
@@ -47,7 +48,8 @@ def fitted_head(job: Job, settings: TrainSettings, features: tuple[Features, Fea
 
 def train_frozen(job: Job) -> Run:
     """Extract features, fit the head, write the run."""
-    write_json(job.folder / "unfinished.json", {"fingerprint": job.fingerprint})
+    kept = {"fingerprint": job.fingerprint, "settings": dataclasses.asdict(job.settings)}
+    write_json(job.folder / "unfinished.json", kept)
     keep_floor_sample(job.folder / "floor.npz", *job.parts.train)
     features = features_of(job)
     fitted = fitted_head(job, job.settings, features)
@@ -57,7 +59,7 @@ def train_frozen(job: Job) -> Run:
 
 def fit_head_first(job: Job) -> None:
     """Fit the head to the features of the network as it came: random weights above good features would spoil them at first."""
-    fitted = fitted_head(job, job.settings, features_of(job))
+    fitted = fitted_head(dataclasses.replace(job, watch=unwatched), job.settings, features_of(job))
     classifier_of(job.network).head.load_state_dict(fitted.head.state_dict())
     job.progress.say(f"head first: {fitted.note}, valid AUROC {fitted.auroc:.4f}")
 
@@ -70,18 +72,25 @@ def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted)
     best = max(range(len(fitted.history)), key=lambda at: fitted.history[at]["valid_auroc"])
     found: dict[str, Any] = {
         "best_epoch": best + 1,
-        "stopped_by": "epochs",
+        "stopped_by": stopped_by(job.settings, fitted),
         "valid": {"auroc": fitted.auroc, "loss": fitted.history[best]["valid_loss"]},
         "head": fitted.note,
         "plan": {
-            "device": job.settings.device,
-            "precision": "fp32",
+            "device": choose_device(job.settings.device)[0],
+            "precision": train.engine.split()[1],
             "engine": train.engine,
             "reasons": {"engine": train.reasons},
         },
         "cost": cost(job, features),
     }
     return finish(job, job.network.state_dict(), fitted.valid_logits, found)
+
+
+def stopped_by(settings: TrainSettings, fitted: Fitted) -> str:
+    """Return why the fit of the head was over: a path of strengths that was walked, its epochs, or patience."""
+    if settings.head == "logistic":
+        return "strengths"
+    return "epochs" if len(fitted.history) >= settings.epochs else "patience"
 
 
 def cost(job: Job, features: tuple[Features, Features]) -> dict[str, Any]:

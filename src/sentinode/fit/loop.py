@@ -31,7 +31,8 @@ class Progressing:
     """What changes while a network is trained, and all that a checkpoint holds.
 
     `average` is the running mean of the weights (the weights themselves where `ema` is 0); `best` its state at the epoch of the
-    highest validation AUROC. `seconds` counts training and validation, over all sittings; `cpu_seconds` the time of all cores.
+    highest validation AUROC. `seconds` counts training and validation, over all sittings; `cpu_seconds` the time of all cores;
+    `before` are the seconds that passed before the first step.
     """
 
     model: nn.Module
@@ -45,6 +46,7 @@ class Progressing:
     tiles_seen: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    before: float = 0.0
     train_seconds: float = 0.0
     best_epoch: int = -1
     best_auroc: float = -math.inf
@@ -169,7 +171,7 @@ def blend(average: nn.Module, model: nn.Module, decay: float, step: int) -> None
 def progress_of(state: Progressing, settings: TrainSettings, steps_an_epoch: int) -> float:
     """Return how much of the training is done, 0 to 1: by the clock where `minutes` is set, else by steps."""
     if settings.minutes is not None:
-        return min(1.0, state.seconds / (60 * settings.minutes))
+        return min(1.0, (state.seconds - state.before) / max(60 * settings.minutes - state.before, 1e-9))
     return min(1.0, state.step / (settings.epochs * steps_an_epoch))
 
 

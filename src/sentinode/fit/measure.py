@@ -18,7 +18,7 @@ GREY = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 def new_state(model: nn.Module, settings: TrainSettings, plan: Plan) -> Progressing:
     """Return the state of an untrained `model`: its running mean, optimiser and loss scaler."""
-    groups = parameter_groups(model, settings)
+    groups = parameter_groups(model.train(), settings)
     on_gpu = plan.device.startswith("cuda")
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "sgd":

@@ -120,8 +120,12 @@ def arguments_of(settings: TrainSettings, input_px: int) -> dict[str, object]:
     """Return what `build` takes beside the network's name."""
     if settings.model in NETWORKS:
         return {"dropout": settings.dropout}
-    head = "mlp" if settings.head == "mlp" and settings.backbone == "frozen" else "linear"
-    return {"input_px": input_px, "head": head, "dropout": settings.dropout, "frozen": settings.freeze}
+    head = "mlp" if settings.head == "mlp" else "linear"
+    tuned = settings.backbone == "finetune"
+    return {
+        **{"input_px": input_px, "head": head, "dropout": settings.dropout},
+        **{"frozen": settings.freeze if tuned else 0.0, "keep_statistics": tuned},
+    }
 
 
 def some_tiles(store: Store, rows: npt.NDArray[np.int64]) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sentinode.errors import RunProblem, UsageProblem
+from sentinode.errors import RunProblem, UsageProblem, shown
 from sentinode.fit.checkpoint import interruption, read_checkpoint
 from sentinode.fit.feed import make_feed
 from sentinode.fit.frozen import fit_head_first, train_frozen
@@ -101,20 +101,32 @@ def train_watched(
     began, cpu_began = time.perf_counter(), time.process_time()
     set_allocator()
     progress = Progress(claim.quiet)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
 
+    if (folder / "run.json").exists() and not (folder / "unfinished.json").exists() and not claim.overwrite:
+        claim_folder(folder, "run.json", resume=claim.resume, overwrite=False)
+        return same(load(folder), settings)
     choose_device(settings.device)  # one that is not there is told before anything is written
     parts = choose_parts(store, valid, settings)
     network, facts = start(settings, parts)
     fingerprint = fingerprint_of(settings, parts, facts.training.get("weights_digest", ""))
-    finished = claim_folder(folder, "run.json", resume=claim.resume, overwrite=claim.overwrite)
-    if finished and not (folder / "unfinished.json").exists():
-        return load(folder)
-
+    claim_folder(folder, "run.json", resume=claim.resume, overwrite=claim.overwrite)
     kept = unfinished(folder, fingerprint, settings)
     job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, cpu_began, watch)
     for line in parts.lines():
         progress.say(line)
     return train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
+
+
+def same(run: Run, settings: TrainSettings) -> Run:
+    """Return a finished run if `settings` are those it was trained with; UsageProblem names what differs."""
+    now, then = dataclasses.asdict(settings), run.record.get("settings", {})
+    changed = [f"{name} {shown(now[name])}, not {shown(then[name])}" for name in now if name in then and then[name] != now[name]]
+    if changed:
+        do = "open it with sentinode.load, or train anew with --overwrite"
+        raise UsageProblem(f"the settings that {shown(run.path)} was trained with", "; ".join(changed), do)
+    return run
 
 
 def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
@@ -134,7 +146,7 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
         read_checkpoint(checkpoint, state, job.fingerprint)
         progress.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
     else:
-        state.seconds = time.perf_counter() - job.began
+        state.seconds = state.before = time.perf_counter() - job.began
         state.cpu_seconds = time.process_time() - job.cpu_began
 
     feeds = [make_feed(of, rows, device=plan.device, resident=plan.resident) for of, rows in (parts.train, parts.valid)]
@@ -202,8 +214,6 @@ def plan_for(job: Job) -> Plan:
     """Make the plan and say it."""
     parts, settings, progress = job.parts, job.settings, job.progress
     store, rows = parts.train
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     plan = make_plan(
         settings,
         px=job.facts.preprocessing.input_px or store.px,

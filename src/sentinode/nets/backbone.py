@@ -143,6 +143,8 @@ class Classifier(nn.Module):
         Of the pooled features in training (and of the hidden units of an mlp).
     frozen
         Share of the network's depths, from the input on, that training leaves as they are, batch norm included.
+    keep_statistics
+        Batch norm keeps the statistics of the pretrained weights all over the network: those of micro-batches would be poor ones.
     model_args
         More arguments of timm's.
     """
@@ -155,6 +157,7 @@ class Classifier(nn.Module):
         head: Literal["linear", "mlp"] = "linear",
         dropout: float = 0.0,
         frozen: float = 0.0,
+        keep_statistics: bool = False,
         model_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -163,6 +166,9 @@ class Classifier(nn.Module):
         width = self.pooled.width
         self.head: LinearHead | MlpHead = LinearHead(width) if head == "linear" else MlpHead(width, dropout=dropout)
         self.still = self.pooled.freeze(frozen)
+        if keep_statistics:
+            self.still += [module for module in self.pooled.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        self.train()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [n] of normalised tiles [n, 3, p, p]."""
@@ -170,7 +176,7 @@ class Classifier(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Set the mode; frozen parts stay in evaluation, so that their batch norm keeps its statistics."""
+        """Set the mode; frozen parts, and batch norm that keeps its statistics, stay in evaluation."""
         super().train(mode)
         for module in self.still:
             module.eval()
