@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import sentinode
 from sentinode.errors import UsageProblem
 from sentinode.fit import keeper
+from sentinode.fit.checkpoint import write_checkpoint
 from sentinode.fit.start import classifier_of
 from sentinode.nets.backbone import Classifier
 from sentinode.nets.forward import view
@@ -74,11 +75,11 @@ def test_frozen_share_stays_as_it_came(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_killed_and_resumed_is_undisturbed(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema: float) -> None:
     whole = sentinode.train(store, out=tmp_path / "whole", epochs=2, ema=ema, checkpoint_s=0.0, **QUICK)
-    steps, write = 0, keeper.write_checkpoint
+    steps = 0
 
     def stops(*args: Any, **kwargs: Any) -> None:
         nonlocal steps
-        write(*args, **kwargs)
+        write_checkpoint(*args, **kwargs)
         steps += 1
         if steps == 3:
             raise KeyboardInterrupt
