@@ -89,9 +89,7 @@ class TrainSettings:
     seed: int = option(0, "Same seed, same machine: the same model.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "Arithmetic; auto measures whether less than fp32 pays.")
-    micro_batch: int = option(
-        0, "Tiles a forward pass; 0: 32 of 96x96 on a CPU, all on a GPU. The optimiser's batch stays the same."
-    )
+    micro_batch: int = option(0, "Tiles a forward pass; 0: 32 on a CPU, all on a GPU. The optimiser's batch stays the same.")
     threads: int = option(0, "Threads of the arithmetic; 0: one a usable core.")
     resident: Literal["auto", "yes", "no"] = option("auto", "Keep all tiles in memory, or gather them from disk.")
     checkpoint_s: float = option(60.0, "Seconds between checkpoints inside an epoch; each epoch ends with one.")

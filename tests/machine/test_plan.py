@@ -54,8 +54,8 @@ def test_tiles_that_do_not_fit_stay_on_disk() -> None:
     assert not plan_of(size=10**15).resident
 
 
-@pytest.mark.parametrize(("px", "micro"), [(96, 32), (48, 64), (192, 8), (1000, 1)])
-def test_micro_batches_hold_the_same_pixels_and_no_more_than_the_batch(px: int, micro: int) -> None:
+@pytest.mark.parametrize(("px", "micro"), [(96, 32), (48, 32), (224, 32), (448, 8), (2000, 1)])
+def test_micro_batches_hold_32_tiles_and_fewer_large_ones(px: int, micro: int) -> None:
     assert plan_of(px=px, batch=64).micro_batch == micro
 
 

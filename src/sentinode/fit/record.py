@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sentinode.fit.loop import Progressing
 from sentinode.fit.measure import flop_per_tile
@@ -117,12 +117,12 @@ def peak_of(device: str, precision: str, threads: int) -> float:
     return convolution_peak(device, precision)
 
 
-def cost(state: Progressing, plan: Plan, px: int) -> dict[str, Any]:
-    """Return what the run cost: seconds, tiles/s in training, peak memory, and the share of the measured convolution peak."""
+def cost(state: Progressing, network: nn.Module, plan: Plan, px: int) -> dict[str, Any]:
+    """Return what training `network` cost: seconds, tiles/s, peak memory, and the share of the measured convolution peak."""
     epochs = len(state.history)
     tiles = sum(line["tiles"] for line in state.history)
     rate = tiles / state.train_seconds
-    flop = flop_per_tile(state.average, px)
+    flop = flop_per_tile(network, px)
     peak = peak_of(plan.device, plan.precision, torch.get_num_threads())
     on_gpu = plan.device.startswith("cuda")
     return {

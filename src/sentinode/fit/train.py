@@ -160,14 +160,15 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
                 job.watch(state.epoch, state.history[-1]["valid_auroc"])
 
         fit(state, feeds[0], judge, transform, settings, plan, keep)
-    state.average.load_state_dict(state.best)
-    raw = logits(state.average, feeds[1].in_order(64), transform)
+    network = placed(job.network, plan.device)  # as prediction has it: training may have used another form
+    network.load_state_dict(state.best)
+    raw = logits(network, feeds[1].in_order(64), transform)
     best = state.history[state.best_epoch]
     record = {
         "best_epoch": state.best_epoch + 1,
         "stopped_by": state.stopped_by,
         "valid": {"auroc": best["valid_auroc"], "loss": best["valid_loss"]},
-        "cost": cost(state, plan, transform.input_px),
+        "cost": cost(state, network, plan, transform.input_px),
         "plan": dataclasses.asdict(plan),
     }
     return finish(job, state.best, raw, record)

@@ -96,6 +96,7 @@ class Pooled(nn.Module):
 
     def __init__(self, name: str, input_px: int, **model_args: Any) -> None:
         super().__init__()
+        self.px = input_px
         self.backbone = create(name, input_px, **model_args)
         with torch.inference_mode():
             probe = torch.zeros(2, 3, input_px, input_px)
