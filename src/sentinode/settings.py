@@ -51,7 +51,8 @@ class TrainSettings:
         "auto", "Pretrained weights: auto, none, a timm tag, hf-hub:OWNER/NAME, or a .safetensors or .pth file."
     )
     input_size: int = option(
-        0, "Edge in pixels that the network sees; cost grows with its square. 0: the tile's own, or 160 for pretrained ones."
+        0,
+        "Edge in pixels that the network sees; cost grows with its square. 0: the tile's own, or 160 frozen and 192 fine-tuned.",
     )
     head: Literal["logistic", "linear", "mlp"] = option(
         "logistic", "Head on frozen features, and the one fine-tuning begins with; logistic has no epochs, lr or batch."
@@ -67,7 +68,7 @@ class TrainSettings:
     )
     valid_share: float = option(0.2, "Share of the tiles that chooses (epoch, threshold), where no --valid is given.")
     sample: str = option("100%", "Train on a stratified, nested sample: 5%, 0.05 or 2000 tiles.")
-    epochs: int = option(0, "Passes over the training tiles; 0: by recipe, 40 from scratch, 12 fine-tuned, 20 for a frozen head.")
+    epochs: int = option(0, "Passes over the training tiles; 0: by recipe, 40 from scratch, 16 fine-tuned, 20 for a frozen head.")
     minutes: float | None = option(
         None,
         "Stop in time, validation included, with the best model so far; the schedule follows the clock. Not for frozen backbones.",
@@ -103,7 +104,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "scratch": {"epochs": 40, "lr": 3e-3, "batch": 64},
     "p4m-cnn": {"epochs": 40, "lr": 1e-2, "batch": 64},
     "frozen": {"epochs": 20, "lr": 1e-3, "batch": 256},
-    "finetune": {"epochs": 12, "lr": 1e-3, "batch": 64},
+    "finetune": {"epochs": 16, "lr": 1e-3, "batch": 64},
 }
 """What 0 means for epochs, lr and batch, by backbone; a network may have its own."""
 

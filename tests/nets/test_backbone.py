@@ -102,7 +102,7 @@ def test_preprocessing_is_read_from_the_configuration() -> None:
         config = timm.get_pretrained_cfg(name).to_dict()
         ours = preprocessing_of(config, 96)
         assert (ours.mean, ours.std, ours.interpolation) == (config["mean"], config["std"], config["interpolation"])
-        assert own_px(config) == (224 if config.get("fixed_input_size") else backbone.DEFAULT_PX)
+        assert own_px(config, "frozen") == (224 if config.get("fixed_input_size") else backbone.USUAL_PX["frozen"])
 
 
 def test_layers_learn_slower_towards_the_input() -> None:

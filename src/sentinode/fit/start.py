@@ -87,7 +87,7 @@ def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]
         network, arguments = settings.model, arguments_of(settings, preprocessing.input_px or store.px)
         model = build(network, arguments)
     else:
-        preprocessing = preprocessing_of(weights.config, settings.input_size or own_px(weights.config))
+        preprocessing = preprocessing_of(weights.config, settings.input_size or own_px(weights.config, settings.backbone))
         network = str(weights.config.get("architecture") or settings.model)
         arguments = arguments_of(settings, preprocessing.input_px) | {"model_args": weights.config.get("model_args") or {}}
         model = build(network, arguments)
