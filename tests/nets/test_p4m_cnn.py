@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from sentinode.errors import UsageProblem
 from sentinode.nets.forward import view
-from sentinode.nets.p4m_cnn import P4MCNN, GroupBlock, GroupConv, GroupNorm
+from sentinode.nets.p4m_cnn import P4MCNN, FieldConv, GroupConv, GroupNorm, LiftingBlock, SeparableBlock
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.nets.trained import NETWORKS
 from sentinode.tiles.synth import synthesise
@@ -97,33 +97,48 @@ def test_a_fresh_network_agrees_to_a_ten_thousandth_and_another_network_does_not
 def filter_of(layer: GroupConv) -> Tensor:
     """Return psi [c_out, c_in, h, row, column] from the layer's weights."""
     psi = layer.weight.reshape(layer.orientations, -1, *layer.weight.shape[1:]).permute(2, 3, 0, 1)
-    return psi.detach().reshape(*psi.shape[:3], 3, 3)
+    return psi.detach().reshape(*psi.shape[:3], layer.k, layer.k)
 
 
-@settings(max_examples=10, deadline=None)
-@given(SEEDS, st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 8]))
-def test_a_group_convolution_is_the_sum_over_group_and_plane(seed: int, c_in: int, c_out: int, orientations: int) -> None:
-    """[f * psi](g) = sum over h of f(h) psi(g^-1 h), written with loops over the group."""
-    torch.manual_seed(seed)
-    layer = GroupConv(c_in, c_out, orientations)
-    x = torch.randn(2, orientations * c_in, 8, 8)
-    psi = filter_of(layer)
-    expected = torch.zeros(2, 8, c_out, 8, 8)
+def convolved(x: Tensor, psi: Tensor) -> Tensor:
+    """[f * psi](g) = sum over h of f(h) psi(g^-1 h), written with loops over the group: [n, h * c_in, ...] to [n, 8 * c_out, ...]."""
+    c_out, c_in, orientations, k, _ = psi.shape
+    result = torch.zeros(len(x), 8, c_out, *x.shape[2:])
     for g in range(8):
         for h in range(orientations):
             relative = 0
             if orientations == 8:
                 (relative,) = [m for m in range(8) if product(word_of(g), word_of(m)) == word_of(h)]  # g^-1 h
             turned = acted(word_of(g), psi[:, :, relative])
-            maps = x[:, h * c_in : (h + 1) * c_in]
-            expected[:, g] += functional.conv2d(maps, turned, padding=1)
-    torch.testing.assert_close(layer(x).detach(), expected.flatten(1, 2), atol=1e-5, rtol=1e-5)
+            result[:, g] += functional.conv2d(x[:, h * c_in : (h + 1) * c_in], turned, padding=k // 2)
+    return result.flatten(1, 2)
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS, st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 8]), st.sampled_from([1, 3, 5]))
+def test_a_group_convolution_is_the_sum_over_group_and_plane(seed: int, c_in: int, c_out: int, orientations: int, k: int) -> None:
+    torch.manual_seed(seed)
+    layer = GroupConv(c_in, c_out, k, orientations)
+    x = torch.randn(2, orientations * c_in, 8, 8)
+    torch.testing.assert_close(layer(x).detach(), convolved(x, filter_of(layer)), atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=6, deadline=None)
+@given(SEEDS, st.integers(1, 3), st.sampled_from([3, 5]))
+def test_a_field_by_itself_is_a_group_convolution_with_weights_for_nothing_else(seed: int, c: int, k: int) -> None:
+    torch.manual_seed(seed)
+    layer = FieldConv(c, k)
+    psi = torch.zeros(c, c, 8, k, k)
+    for field in range(c):
+        psi[field, field, 0] = layer.weight.detach()[:, field].reshape(k, k)
+    x = torch.randn(2, 8 * c, 8, 8)
+    torch.testing.assert_close(layer(x).detach(), convolved(x, psi), atol=1e-5, rtol=1e-5)
 
 
 @settings(max_examples=8, deadline=None)
 @given(SEEDS, st.integers(0, 7), st.booleans())
 def test_every_block_turns_with_its_input(seed: int, number: int, training: bool) -> None:
-    blocks = (GroupBlock(3, 2, orientations=1), GroupBlock(2, 3), GroupBlock(3, 2))
+    blocks = (LiftingBlock(3, 2), SeparableBlock(2, 3), SeparableBlock(3, 3, pools=False), SeparableBlock(3, 2))
     for block in blocks:
         randomised(block, seed).train(training)
     x = torch.randn(3, 3, 16, 16)
@@ -161,9 +176,9 @@ def test_gradients_reach_every_weight_and_are_right() -> None:
     model = P4MCNN()
     model(torch.randn(4, 3, 32, 32)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-    layer = GroupConv(1, 1).double()
-    x = torch.randn(1, 8, 4, 4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda w: torch.func.functional_call(layer, {"weight": w}, (x,)), (layer.weight,))
+    x = torch.randn(1, 8, 6, 6, dtype=torch.float64)
+    for layer in (GroupConv(1, 1, 3).double(), FieldConv(1, 5).double()):
+        assert torch.autograd.gradcheck(lambda w, of=layer: torch.func.functional_call(of, {"weight": w}, (x,)), (layer.weight,))
 
 
 def test_it_learns_synthetic_tissue() -> None:

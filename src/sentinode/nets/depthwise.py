@@ -19,6 +19,8 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, paddi
 
     Gradients are of first order only. Autocast decides the arithmetic, as for torch's own convolutions.
     """
+    if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)) or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return functional.conv2d(x, weight, bias, stride, padding, groups=weight.shape[0])
     if torch.is_autocast_enabled(x.device.type):
         kind = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
@@ -34,7 +36,7 @@ class Depthwise(torch.autograd.Function):
         """Return the maps; keep what the gradients need."""
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
-        return functional.conv2d(x, weight, bias, stride, padding, groups=len(weight))
+        return functional.conv2d(x, weight, bias, stride, padding, groups=weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -62,7 +64,7 @@ def gradient_by_input(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, 
         apart = gradient.new_zeros(len(gradient), rows, columns, len(weight)).permute(0, 3, 1, 2)
         apart[:, :, ::stride, ::stride] = gradient
         gradient = apart
-    return functional.conv2d(gradient, weight.flip(2, 3), None, 1, k - 1 - padding, groups=len(weight))
+    return functional.conv2d(gradient, weight.flip(2, 3), None, 1, k - 1 - padding, groups=weight.shape[0])
 
 
 def gradient_by_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
