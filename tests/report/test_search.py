@@ -27,7 +27,7 @@ def test_a_table_says_every_value_where_it_belongs() -> None:
     axes = Figure().add_subplot()
     draw_table(axes, trials("dddddf"), GRID)
     told = {(int(text.get_position()[1]), int(text.get_position()[0])): text for text in axes.texts}
-    assert [told[0, 1].get_text(), told[1, 0].get_text(), told[1, 2].get_text()] == ["0.8000", "0.9000", "none"]
+    assert [told[0, 1].get_text(), told[1, 0].get_text(), told[1, 2].get_text()] == ["0.8000", "0.9000", "failed"]
     assert [place for place, text in told.items() if text.get_fontweight() == "bold"] == [(1, 0)]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["16", "32", "64"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0.1", "0.01"]
@@ -38,7 +38,7 @@ def test_the_best_so_far_never_falls_and_leaves_the_pruned_out() -> None:
     draw_course(axes, trials("ddpdpf"))
     by_name = {str(line.get_label()): line for line in axes.lines}
     assert list(np.asarray(by_name["best so far"].get_ydata())) == [0.70, 0.80, 0.90, 0.90]
-    assert list(np.asarray(by_name["pruned (n = 2)"].get_xdata())) == [2, 4]
+    assert list(np.asarray(by_name["pruned, its best until then (n = 2)"].get_xdata())) == [2, 4]
     assert list(np.asarray(by_name["best: 0.9000"].get_xdata())) == [3]
 
 
