@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from sentinode.errors import RunProblem
-from sentinode.report.search import draw_course, draw_table, write_search
+from sentinode.report.search import draw_course, draw_table, draw_values, write_search
 
 GRID: dict[str, list[Any]] = {"lr": [0.1, 0.01], "batch": [16, 32, 64]}
 
@@ -40,6 +40,30 @@ def test_the_best_so_far_never_falls_and_leaves_the_pruned_out() -> None:
     assert list(np.asarray(by_name["best so far"].get_ydata())) == [0.70, 0.80, 0.90, 0.90]
     assert list(np.asarray(by_name["pruned, its best until then (n = 2)"].get_xdata())) == [2, 4]
     assert list(np.asarray(by_name["best: 0.9000"].get_xdata())) == [3]
+
+
+def test_one_setting_has_its_values_side_by_side_and_says_which_failed() -> None:
+    axes = Figure().add_subplot()
+    draw_values(axes, [one | {"options": {"lr": i}} for i, one in enumerate(trials("ddf"))], {"lr": [0, 1, 2]})
+    assert {text.get_text(): getattr(text, "xy")[0] for text in axes.texts} == {"0.7000": 0, "0.8000": 1, "failed": 2}
+    assert axes.get_xlabel() == "lr (peak learning rate)"
+    star = next(line for line in axes.lines if line.get_marker() == "*")
+    assert (*star.get_xdata(), *star.get_ydata()) == (1, 0.8)
+
+
+def test_nothing_is_cut_off_or_covered(tmp_path: Path) -> None:
+    figure = Figure(layout="constrained")
+    axes = figure.add_subplot()
+    draw_course(axes, trials("ddpdpf"))
+    figure.savefig(tmp_path / "a.png")
+    legend, whole = axes.get_legend(), figure.bbox
+    assert legend is not None
+    box = legend.get_window_extent()
+    assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+    assert whole.y0 <= box.y0 < box.y1 <= axes.get_window_extent().y0
+    axes = Figure().add_subplot()
+    draw_table(axes, trials(), GRID)
+    assert not axes.patches[-1].get_clip_on()
 
 
 @pytest.mark.parametrize("grid", [GRID, {}, {"lr": [0.1, 0.01]}])

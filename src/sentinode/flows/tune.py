@@ -27,6 +27,7 @@ from sentinode.fit.sampler import (
     namesake,
     open_storage,
     optuna_module,
+    shared_facts,
     space_of,
     where_kept,
 )
@@ -140,7 +141,7 @@ def database(url: str, folder: Path, kept: dict[str, Any]) -> Any:
     if other is not None:
         raise UsageProblem(
             f"the search that {shown(label)} in {shown(where_kept(url))} was started with",
-            "; ".join(differences({"tiles": [], **other}, kept)) or "another",
+            "; ".join(differences({"tiles": [], **other}, shared_facts(kept))) or "another",
             "run the same command as there, or give --out another name",
         )
     return storage

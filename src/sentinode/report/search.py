@@ -130,7 +130,7 @@ def draw_course(axes: Axes, trials: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(x[y.argmax()], y.max(), color=POSITIVE, marker="*", ms=13, ls="none", label=f"best: {y.max():.4f}")
     axes.set(xlabel="number of the trial", ylabel="validation AUROC", title="The course of the search")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="best")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.13), ncols=2)  # below, where it covers no trial
 
 
 def named(value: Any) -> str:
