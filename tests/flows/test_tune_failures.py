@@ -98,13 +98,17 @@ def test_frozen_and_trained_cells_stand_in_one_grid(tmp_path: Path) -> None:
 
 
 def test_what_was_given_stays_as_it_is(tmp_path: Path, formula: Failing) -> None:
-    study = tune(tissue(), out=tmp_path / "a", trials=3, settings=TrainSettings(lr=2e-3), weight_decay=0.05, keep="colour", **FAST)
+    study = tune(
+        tissue(), out=tmp_path / "a", trials=3, settings=TrainSettings(lr=2e-3), weight_decay=0.05, keep="colour", **FAST
+    )
     assert {name for trial in study.trials for name in trial.options} == {"batch", "dropout"}
     with pytest.raises(UsageProblem, match=r"another space to draw from"):
         tune(tissue(), out=tmp_path / "a", trials=3, settings=TrainSettings(lr=2e-3), weight_decay=0.05, resume=True, **FAST)
     with pytest.raises(UsageProblem, match=r"expected settings to keep; found 'colours'; did you mean colour"):
         tune(tissue(), out=tmp_path / "b", trials=3, keep=["colours"], **FAST)
-    with pytest.raises(UsageProblem, match=r"settings left to draw; found none beside lr, weight_decay, .*; leave one of them out"):
+    with pytest.raises(
+        UsageProblem, match=r"settings left to draw; found none beside lr, weight_decay, .*; leave one of them out"
+    ):
         tune(tissue(), out=tmp_path / "b", trials=3, keep=list(SPACES["scratch"]), **FAST)
     assert not (tmp_path / "b").exists()
 
