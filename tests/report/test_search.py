@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from sentinode.errors import RunProblem
 from sentinode.report.search import draw_course, draw_table, draw_values, write_search
@@ -45,7 +46,8 @@ def test_the_best_so_far_never_falls_and_leaves_the_pruned_out() -> None:
 def test_one_setting_has_its_values_side_by_side_and_says_which_failed() -> None:
     axes = Figure().add_subplot()
     draw_values(axes, [one | {"options": {"lr": i}} for i, one in enumerate(trials("ddf"))], {"lr": [0, 1, 2]})
-    assert {text.get_text(): getattr(text, "xy")[0] for text in axes.texts} == {"0.7000": 0, "0.8000": 1, "failed": 2}
+    notes = [text for text in axes.texts if isinstance(text, Annotation)]
+    assert {note.get_text(): note.xy[0] for note in notes} == {"0.7000": 0, "0.8000": 1, "failed": 2}
     assert axes.get_xlabel() == "lr (peak learning rate)"
     star = next(line for line in axes.lines if line.get_marker() == "*")
     assert (*star.get_xdata(), *star.get_ydata()) == (1, 0.8)
