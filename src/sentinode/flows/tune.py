@@ -122,7 +122,9 @@ def tune(
             sampled = begun(work, storage, kept, space, overwrite=overwrite)
             trials, waited = run_sampled(work, sampled, search.trials or 0), search.trials or 0
     if len(trials) < waited:
-        write_table(folder / "trials.csv", trials)
+        with work.alone():
+            if (folder / "unfinished.json").exists():  # otherwise another process has written the whole table since
+                write_table(folder / "trials.csv", trials)
         return Study(folder, trials, {})
     return finish_once(folder, work, trials, parts, kept)
 
