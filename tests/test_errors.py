@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinode import errors
-from sentinode.errors import SentinodeError, nearest, shown
+from sentinode.errors import SentinodeError, masked, nearest, shown
 
 CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SentinodeError)]
 
@@ -60,3 +60,16 @@ def test_shown_examples(value: object, expected: str) -> None:
 def test_a_near_name_is_offered_and_otherwise_all_are_listed() -> None:
     assert nearest("simple_cnn", ["simple-cnn", "resnet50"]) == "did you mean simple-cnn?"
     assert nearest("zzz", ["simple-cnn", "resnet50"]) == "known are resnet50, simple-cnn"
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("postgresql://user:p@ss/w:rd@host/db", "postgresql://user:***@host/db"),
+        ("a 'mysql+pymysql://u:pw@h:3306/db?password=pw&x=1' b", "a 'mysql+pymysql://u:***@h:3306/db?password=***&x=1' b"),
+        ("sqlite:///study.db", "sqlite:///study.db"),
+        ("postgresql://user@host:5432/db", "postgresql://user@host:5432/db"),
+    ],
+)
+def test_passwords_of_urls_are_masked_and_all_else_stays(text: str, safe: str) -> None:
+    assert masked(text) == safe

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from sentinode.flows.classifier import TileClassifier as TileClassifier
     from sentinode.flows.doctor import doctor as doctor
     from sentinode.flows.evaluate import evaluate as evaluate
+    from sentinode.flows.findings import Study as Study
     from sentinode.flows.ladder import ladder as ladder
     from sentinode.flows.quickstart import quickstart as quickstart
-    from sentinode.flows.tune import Study as Study
     from sentinode.flows.tune import tune as tune
     from sentinode.infer.export import export as export
     from sentinode.infer.predict import predict as predict
@@ -36,7 +36,7 @@ HOMES = {
     "evaluate": "flows.evaluate",
     "ladder": "flows.ladder",
     "quickstart": "flows.quickstart",
-    "Study": "flows.tune",
+    "Study": "flows.findings",
     "tune": "flows.tune",
     "export": "infer.export",
     "predict": "infer.predict",

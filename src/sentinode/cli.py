@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, Token
+from cyclopts import App, Argument, ArgumentCollection, CycloptsError, Parameter, Token
 
 import sentinode
-from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, nearest, shown
+from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, masked, nearest, shown
 from sentinode.settings import (
     EvaluateSettings,
     LadderSettings,
@@ -49,13 +49,23 @@ NEW_JOB = Job()
 
 
 def from_recipe(_app: App, _commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Fill options that were not typed from the TOML file that --recipe names; unknown names in it are an error."""
+    """Fill options that were not typed from the TOML file that --recipe names; unknown names in it are an error.
+
+    Where a search is to keep settings, those that were typed or stand in the recipe are among them.
+    """
     named = {argument.name.removeprefix("--").replace("-", "_"): argument for argument in arguments}
-    recipe = named.get("recipe")
-    if recipe is None or not recipe.tokens:
-        return
-    path = recipe.tokens[0].value
     known = {field.name for field in dataclasses.fields(TrainSettings)}
+    recipe = named.get("recipe")
+    if recipe is not None and recipe.tokens:
+        fill(named, recipe.tokens[0].value, known)
+    if "keep" in named:
+        for name in sorted(known):
+            if named[name].tokens:
+                named["keep"].append(Token(keyword="--keep", value=name, source="typed"))
+
+
+def fill(named: dict[str, Argument], path: str, known: set[str]) -> None:
+    """Give options that were not typed the values of a recipe; UsageProblem for a name that is no setting."""
     for name, value in read_recipe(path).items():
         if name not in known:
             raise UsageProblem(f"a setting of 'train' in {shown(path)}", shown(name), nearest(name, sorted(known)))
@@ -168,7 +178,7 @@ def tune(
 ) -> None:
     """Search settings: every cell of a grid, or trials that learn from earlier ones; the best becomes a run."""
     del recipe  # read by from_recipe, before the settings were made
-    sought: dict[str, Any] = {"grid": search.grid, "trials": search.trials, "storage": search.storage}
+    sought = {name: getattr(search, name) for name in ("grid", "trials", "storage", "keep")}
     answer(sentinode.tune(store, out=out, valid=valid, settings=settings, **job.arguments(), **sought), job.as_json)
 
 
@@ -251,10 +261,10 @@ def guarded(call: Callable[[], object], *, debug: bool) -> int:
     except SentinodeError as error:
         if debug:
             raise
-        print(f"sentinode: {error}", file=sys.stderr)
+        print(f"sentinode: {masked(str(error))}", file=sys.stderr)
         return error.exit_code
     except CycloptsError as error:
-        print(f"sentinode: {' '.join(str(error).split())} (see --help)", file=sys.stderr)
+        print(f"sentinode: {masked(' '.join(str(error).split()))} (see --help)", file=sys.stderr)
         return UsageProblem.exit_code
     except KeyboardInterrupt:
         print(

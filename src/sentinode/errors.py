@@ -14,6 +14,7 @@
 A message has three parts: what was expected, what was found, what to do.
 """
 
+import re
 from difflib import get_close_matches
 
 EXIT_INTERRUPTED = 130
@@ -92,6 +93,11 @@ def shown(value: object, limit: int = 120) -> str:
     text = str(value)
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text[:limit])
     return f"'{safe}{'…' if len(text) > limit else ''}'"
+
+
+def masked(text: str) -> str:
+    """Return `text` with `***` for the passwords of URLs in it: between the user's name and the last @, and in the query."""
+    return re.sub(r"([?&]\w*(?:password|passwd|pwd|token)=)[^&\s]*", r"\1***", re.sub(r"(://[^:/?@\s]*:)\S*@", r"\1***@", text))
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -142,6 +142,7 @@ class TuneSettings:
     grid: tuple[str, ...] = option((), "A setting of 'train' and its values, such as lr=1e-3,1e-4; once a setting.")
     trials: int | None = option(None, "Draw so many trials with Optuna (TPE sampler, median pruner) instead of a grid.")
     storage: str | None = option(None, "Database URL that several machines share; default: a journal file in the study's folder.")
+    keep: tuple[str, ...] = option((), "A setting that trials leave alone, as they do those that were typed; once a setting.")
 
 
 RUNGS = ("floor", "simple-cnn", "p4m-cnn", "frozen", "finetune", "ensemble")

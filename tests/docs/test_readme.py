@@ -11,7 +11,21 @@ from sentinode.cli import app
 from sentinode.flows.quickstart import STEPS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md", ROOT / "docs" / "export.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "export", "transfer", "tune")),
+]
+
+
+def fenced(text: str) -> list[str]:
+    """Every line of a fenced block of `text` that calls `sentinode`."""
+    found = []
+    for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL):
+        for line in re.sub(r"\\\n *", "", block).splitlines():
+            # A prompt, the path of a virtual environment and a pipe stand around the command, not in it.
+            call = re.match(r"(?:\$ )?(?:\S*/)?(sentinode [^#|;&>]*)", line)
+            found += [call[1].strip()] if call else []
+    return found
 
 
 def command_lines() -> list[str]:
@@ -19,11 +33,7 @@ def command_lines() -> list[str]:
     found = [step.strip() for step in STEPS if step.startswith("  sentinode ")]
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL):
-            for line in re.sub(r"\\\n *", "", block).splitlines():
-                # A prompt, the path of a virtual environment and a pipe stand around the command, not in it.
-                call = re.match(r"(?:\$ )?(?:\S*/)?(sentinode [^#|;&>]*)", line)
-                found += [call[1].strip()] if call else []
+        found += fenced(text)
         found += re.findall(r"`(sentinode [a-z]+ [^`]+)`", text)
     return found
 

@@ -72,6 +72,8 @@ def test_slides_are_drawn_where_they_are_known_and_tiles_otherwise() -> None:
     assert known.n == 20
     assert "assumes independent tiles" in selection_optimism(LABELS, noise(3, 0), UNKNOWN, resamples=50).method
     assert "3 trials" in told.lines()[0]
+    assert "left out: the choice of its best epoch" in told.lines()[-1]
+    assert told.as_dict()["leaves_out"] in told.lines()[-1]
 
 
 def test_the_same_seed_gives_the_same_statement() -> None:
@@ -84,6 +86,7 @@ def test_one_trial_owes_nothing() -> None:
     told = selection_optimism(LABELS, noise(1, 0), UNKNOWN, resamples=50)
     assert told.estimate == 0
     assert told.honest == told.apparent
+    assert "nothing was chosen among trials" in told.lines()[0]
 
 
 @pytest.mark.parametrize(

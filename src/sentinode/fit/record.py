@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from sentinode.errors import masked
 from sentinode.fit.loop import Progressing
 from sentinode.fit.measure import flop_per_tile
 from sentinode.judge.threshold import youden_threshold
@@ -101,7 +102,7 @@ def record(job: "Job", found: dict[str, Any]) -> dict[str, Any]:
         "weights": {name: job.facts.training.get(name, "") for name in ("weights", "weights_digest")},
         "machine": dataclasses.asdict(probe()),
         "versions": versions() | {"python": platform.python_version()},
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if Path(sys.argv[0]).name == "sentinode" else ["python"],
+        "command": [Path(sys.argv[0]).name, *map(masked, sys.argv[1:])] if Path(sys.argv[0]).name == "sentinode" else ["python"],
     }
 
 

@@ -1,6 +1,7 @@
 """Trials on a frozen network: features are taken once, and every trial is a head fitted to them."""
 
 import dataclasses
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sentinode.fit.frozen import features_of, finish_frozen, fitted_head
 from sentinode.fit.parts import choose_parts
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.start import Job, start
-from sentinode.fit.trials import Watch
+from sentinode.fit.trials import Runner, Trainings, Watch
 from sentinode.nets.forward import Logits
 from sentinode.progress import Progress
 from sentinode.settings import TrainSettings
@@ -81,9 +82,11 @@ class SharedFeatures:
         """Fit a head."""
         del number
         job, features = self.basis(settings)
+        began = time.perf_counter()  # what the features took stands beside the trials: it is not the first one's
         fitted = fitted_head(dataclasses.replace(job, watch=watch), settings, features)
         best = max(fitted.history, key=lambda line: float(line["valid_auroc"]))
         told = {"auroc": fitted.auroc, "loss": best["valid_loss"], "epochs": len(fitted.history), "note": fitted.note}
+        told["seconds"] = round(time.perf_counter() - began, 3)
         return fitted.valid_logits + np.float32(shift_of(job, settings)), told
 
     def write_best(self, number: int, settings: TrainSettings, folder: Path) -> None:
@@ -97,6 +100,30 @@ class SharedFeatures:
 
     def discard(self, number: int) -> None:
         """Nothing is left of a head."""
+
+
+class Mixed:
+    """Trials of which some are heads on a frozen network and some are trainings: each is run as it would be among its own kind."""
+
+    def __init__(self, heads: SharedFeatures, trainings: Trainings) -> None:
+        self.heads, self.trainings = heads, trainings
+        self.about: dict[str, Any] = {**heads.about, "trials_are": "heads on shared features, and trainings"}
+
+    def of(self, settings: TrainSettings) -> Runner:
+        """Return who runs a trial."""
+        return self.heads if settings.backbone == "frozen" else self.trainings
+
+    def run(self, number: int, settings: TrainSettings, watch: Watch) -> tuple[Logits, dict[str, Any]]:
+        """Fit a head, or train."""
+        return self.of(settings).run(number, settings, watch)
+
+    def write_best(self, number: int, settings: TrainSettings, folder: Path) -> None:
+        """Write the run."""
+        self.of(settings).write_best(number, settings, folder)
+
+    def discard(self, number: int) -> None:
+        """Remove what a training left."""
+        self.trainings.discard(number)
 
 
 def shift_of(job: Job, settings: TrainSettings) -> float:

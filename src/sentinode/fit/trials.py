@@ -15,11 +15,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
+from filelock import FileLock
 
-from sentinode.errors import RunProblem, shown
-from sentinode.fit.train import Claim, train_watched
+from sentinode.errors import MachineProblem, RunProblem, SentinodeError, shown
+from sentinode.fit.parts import choose_parts
+from sentinode.fit.start import Job, start
+from sentinode.fit.train import Claim, plan_for, train_watched
 from sentinode.nets.forward import Logits
-from sentinode.run import read_json, write_bytes, write_json
+from sentinode.progress import Progress
+from sentinode.run import FULL_DISK, UNWRITABLE, read_json, write_bytes, write_json
 from sentinode.settings import TrainSettings, resolved
 from sentinode.tiles.store import Store
 
@@ -33,7 +38,7 @@ class Pruned(Exception):
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: its settings that differ, and how it ended: "done", "pruned" or "failed" (then without AUROC)."""
+    """One trial: its settings that differ, and how it ended: "done", "pruned" or "failed" (then without AUROC; `note` says why)."""
 
     number: int
     options: dict[str, Any]
@@ -51,7 +56,7 @@ class Runner(Protocol):
     about: dict[str, Any]
 
     def run(self, number: int, settings: TrainSettings, watch: Watch) -> tuple[Logits, dict[str, Any]]:
-        """Return validation logits [m] (prevalence put back) and what is known: auroc, loss, epochs."""
+        """Return validation logits [m] (prevalence put back) and what is known: auroc, loss, epochs; seconds, where not all are its own."""
 
     def write_best(self, number: int, settings: TrainSettings, folder: Path) -> None:
         """Write trial `number` as a whole run into `folder`."""
@@ -63,17 +68,29 @@ class Runner(Protocol):
 class Trainings:
     """Trials that are trainings: each is a run folder in `folder`/NNNN, and a killed one goes on from its checkpoint."""
 
-    def __init__(self, folder: Path, store: str | Path | Store, valid: str | Path | None) -> None:
-        self.folder, self.store, self.valid = folder, store, valid
+    def __init__(self, folder: Path, store: str | Path | Store, valid: str | Path | None, progress: Progress) -> None:
+        self.folder, self.store, self.valid, self.progress = folder, store, valid, progress
         self.about: dict[str, Any] = {"trials_are": "trainings"}
 
     def run(self, number: int, settings: TrainSettings, watch: Watch) -> tuple[Logits, dict[str, Any]]:
         """Train, or go on, or open what was finished."""
-        where = self.folder / f"{number:04d}"
+        where, settings = self.folder / f"{number:04d}", self.with_precision(settings)
         run = train_watched(self.store, where, self.valid, settings, Claim(resume=True, quiet=True), watch)
         logits = pd.read_parquet(where / "valid.parquet", columns=["logit"])["logit"].to_numpy(np.float32)
         told = run.record["valid"]
         return logits, {"auroc": told["auroc"], "loss": told["loss"], "epochs": run.record["cost"]["epochs"]}
+
+    def with_precision(self, settings: TrainSettings) -> TrainSettings:
+        """Return `settings` with the arithmetic of all trainings chosen by measurement, once: trials differ in their settings alone."""
+        if settings.precision != "auto":
+            return settings
+        path = self.folder / "precision.json"
+        with FileLock(self.folder / "precision.lock"):
+            if not path.exists():
+                parts = choose_parts(self.store, self.valid, settings)
+                job = Job(self.folder, settings, parts, *start(settings, parts), "", self.progress)
+                write_json(path, {"precision": plan_for(job).precision})
+        return dataclasses.replace(settings, precision=read_json(path)["precision"])
 
     def write_best(self, number: int, settings: TrainSettings, folder: Path) -> None:
         """Copy the trial's run."""
@@ -86,14 +103,18 @@ class Trainings:
 
 
 def run_trial(number: int, options: dict[str, Any], settings: TrainSettings, runner: Runner, folder: Path, watch: Watch) -> Trial:
-    """Run one trial of `settings` with `options` over them and keep what it leaves: NNNN.npy first, then NNNN.json."""
+    """Run one trial of `settings` with `options` over them and keep what it leaves: NNNN.npy first, then NNNN.json.
+
+    One that diverges or cannot be trained has failed and the others go on. A disk that is full or cannot be written ends the study
+    instead: no setting is to blame, and it goes on once there is room.
+    """
     began, seen = time.perf_counter(), [(0, float("nan"))]
 
     def watched(epoch: int, auroc: float) -> None:
         seen.append((epoch, auroc))
         watch(epoch, auroc)
 
-    trial = Trial(number, options, "failed")
+    trial, failure = Trial(number, options, "failed"), ""
     try:
         logits, told = runner.run(number, resolved(dataclasses.replace(settings, **options)), watched)
         with io.BytesIO() as file:
@@ -104,12 +125,31 @@ def run_trial(number: int, options: dict[str, Any], settings: TrainSettings, run
         best = max((auroc for _, auroc in seen[1:]), default=None)
         trial = dataclasses.replace(trial, state="pruned", auroc=best, epochs=seen[-1][0])
         runner.discard(number)
-    except RunProblem as error:
-        trial = dataclasses.replace(trial, note=str(error))
+    except SentinodeError as error:
+        if of_the_disk(error):
+            raise
+        failure = str(error)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        failure = str(
+            MachineProblem("memory for the trial", str(error)[:120] or "too little", "take a smaller batch or input size")
+        )
+    if failure:
+        trial = dataclasses.replace(trial, note=failure)
         runner.discard(number)
-    trial = dataclasses.replace(trial, seconds=round(time.perf_counter() - began, 3))
+    if not trial.seconds:
+        trial = dataclasses.replace(trial, seconds=round(time.perf_counter() - began, 3))
     write_json(folder / f"{number:04d}.json", dataclasses.asdict(trial))
     return trial
+
+
+def of_the_disk(error: BaseException | None) -> bool:
+    """Return whether a full disk, or one that cannot be written, is behind a problem of the machine."""
+    behind = isinstance(error, MachineProblem)
+    while behind and error is not None:
+        if isinstance(error, OSError) and error.errno in FULL_DISK | UNWRITABLE:
+            return True
+        error = error.__cause__
+    return False
 
 
 def read_trials(folder: Path) -> list[Trial]:

@@ -8,22 +8,35 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
-from sentinode.errors import RunProblem, UndefinedScore, UsageProblem, shown
+from sentinode.errors import SentinodeError, UndefinedScore, UsageProblem, shown
 from sentinode.fit.grid import Grid, cells, check_comparable, read_grid
 from sentinode.fit.parts import Parts, choose_parts
-from sentinode.fit.sampler import SPACES, Sampled, Space, optuna_module
-from sentinode.fit.shared import SharedFeatures, check_read
-from sentinode.fit.start import Job, start
-from sentinode.fit.train import checked, plan_for
+from sentinode.fit.sampler import (
+    Sampled,
+    Space,
+    database_problems,
+    forget,
+    namesake,
+    open_storage,
+    optuna_module,
+    shared_facts,
+    space_of,
+    where_kept,
+)
+from sentinode.fit.shared import Mixed, SharedFeatures, check_read
+from sentinode.fit.start import start
+from sentinode.fit.train import checked
 from sentinode.fit.trials import Runner, Trainings, Trial, claimed, read_logits, read_trials, run_trial, write_table
-from sentinode.judge.optimism import Optimism, selection_optimism
+from sentinode.flows.findings import Study, best_of, differences, open_study
+from sentinode.judge.optimism import selection_optimism
 from sentinode.judge.statement import slides_of
 from sentinode.machine.memory import set_allocator
 from sentinode.progress import Progress
@@ -34,38 +47,6 @@ from sentinode.tiles.store import Store
 
 FORMAT = 1
 """Version of study.json."""
-SHOWN = 20
-"""Trials that the terminal's table holds at most."""
-
-
-@dataclass(frozen=True)
-class Study:
-    """A search: `path`, its `trials` by number, and `record` (study.json; empty while other processes still work on it)."""
-
-    path: Path
-    trials: list[Trial]
-    record: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the record and the folder."""
-        return {"study": str(self.path)} | self.record
-
-    def __repr__(self) -> str:
-        """Return `lines` as one text: what a notebook shows."""
-        return "\n".join(self.lines())
-
-    def lines(self) -> list[str]:
-        """Return the best trials as a table of bounded length, and what the best is worth."""
-        ranked = sorted(self.trials, key=lambda trial: (trial.state != "done", -(trial.auroc or 0.0), trial.number))
-        lines = table([line_of(trial) for trial in ranked[:SHOWN]])
-        if len(ranked) > SHOWN:
-            lines.append(f"... and {len(ranked) - SHOWN:,} more in trials.csv")
-        if not self.record:
-            return [*lines, "other processes are still at work on this study; the last one to end writes the result"]
-        optimism = self.record["optimism"]
-        told = Optimism(**optimism).lines() if "estimate" in optimism else [f"selection optimism: {optimism['why_not']}"]
-        best = self.record["best"]
-        return [*lines, f"best       trial {best['number']}, valid AUROC {best['auroc']:.4f}: {shown(self.path / 'best')}", *told]
 
 
 def tune(
@@ -91,7 +72,8 @@ def tune(
         A store that chooses; without it a part of `store` is split off, the same for all trials.
     settings, options
         What all trials share: a `TrainSettings`, and single settings by name over it. Also, of `TuneSettings`: `grid`, as
-        `["lr=1e-3,1e-4"]` or `{"lr": [1e-3, 1e-4]}`, or `trials`, a number; and `storage`.
+        `["lr=1e-3,1e-4"]` or `{"lr": [1e-3, 1e-4]}`, or `trials`, a number; and `storage` and `keep`. Trials leave alone what is
+        named here, or is no default in `settings`.
     resume
         Go on with an unfinished study of the same search and tiles, or join other processes that work on it.
     overwrite
@@ -114,37 +96,79 @@ def tune(
     base = checked(settings_from(TrainSettings, settings, options))
     progress, folder = Progress(quiet), Path(out)
     check_comparable(grid, own_valid=valid is not None)
-    all_frozen = {resolved(checked(dataclasses.replace(base, **cell))).backbone for cell in cells(grid)} == {"frozen"}
-    if all_frozen:
+    all_settings = [resolved(checked(dataclasses.replace(base, **cell))) for cell in cells(grid)]
+    backbones = {one.backbone for one in all_settings}
+    if backbones == {"frozen"}:
         check_read(grid, base)
+    space = {} if grid else space_of(all_settings[0], {*search.keep, *options, *changed(base)})
     parts = choose_parts(store, valid, base)
-    space = {} if grid else SPACES[resolved(base).backbone]
-    kept = json.loads(json.dumps({"settings": dataclasses.asdict(base), "grid": grid, "space": space, "tiles": digests(parts)}))
+    facts = {"settings": dataclasses.asdict(base), "grid": grid, "space": space, "tiles": digests(parts)}
+    kept = json.loads(json.dumps(facts | {"storage": where_kept(search.storage)}))
+    storage = None if search.storage is None else database(search.storage, folder, kept)
+    if not (resume and folder.exists()):
+        check_start(all_settings, parts)
     if is_finished(folder, kept, search.trials, resume=resume, overwrite=overwrite):
         return open_study(folder)
     write_json(folder / "unfinished.json", {"study": kept})
 
-    if all_frozen:
-        runner: Runner = SharedFeatures(store, valid, progress)
-    else:
-        runner = Trainings(folder / "trials", store, valid)
-        base = with_precision(folder, base, parts, progress)
+    heads, trainings = SharedFeatures(store, valid, progress), Trainings(folder / "trials", store, valid, progress)
+    runner: Runner = Mixed(heads, trainings) if len(backbones) > 1 else heads if backbones == {"frozen"} else trainings
     work = Work(folder / "trials", base, runner, progress)
     if grid:
         run_grid(work, cells(grid))
         trials, waited = read_trials(work.folder), len(cells(grid))
     else:
-        trials, waited = run_sampled(work, space, search), search.trials or 0
+        with database_problems(search.storage):
+            sampled = begun(work, storage, kept, space, overwrite=overwrite)
+            trials, waited = run_sampled(work, sampled, search.trials or 0), search.trials or 0
     if len(trials) < waited:
-        write_table(folder / "trials.csv", trials)
+        with work.alone():
+            if (folder / "unfinished.json").exists():  # otherwise another process has written the whole table since
+                write_table(folder / "trials.csv", trials)
         return Study(folder, trials, {})
-    return finish(folder, work, trials, parts, kept)
+    return finish_once(folder, work, trials, parts, kept)
+
+
+def changed(settings: TrainSettings) -> list[str]:
+    """Return the names of the settings that are not their defaults."""
+    default = TrainSettings()
+    return [name for name, value in vars(settings).items() if value != getattr(default, name)]
+
+
+def database(url: str, folder: Path, kept: dict[str, Any]) -> Any:
+    """Return the database that `url` names; UsageProblem where it holds another study of this name."""
+    storage, label = open_storage(folder, url), folder.resolve().name
+    with database_problems(url):
+        other = namesake(storage, label, kept)
+    if other is not None:
+        raise UsageProblem(
+            f"the search that {shown(label)} in {shown(where_kept(url))} was started with",
+            "; ".join(differences({"tiles": [], **other}, shared_facts(kept))) or "another",
+            "run the same command as there, or give --out another name",
+        )
+    return storage
+
+
+def check_start(all_settings: list[TrainSettings], parts: Parts) -> None:
+    """Raise what keeps all trials from starting, before anything is written; what keeps some of them is those trials' own failure."""
+    first: SentinodeError | None = None
+    for settings in all_settings:
+        try:
+            start(settings, parts)
+        except SentinodeError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
 
 
 def searched(options: dict[str, Any]) -> tuple[Grid, TuneSettings]:
     """Take what is searched out of `options`; UsageProblem unless it is a grid or a number of trials."""
     grid = read_grid(options.pop("grid", None) or ())
-    search = settings_from(TuneSettings, None, {name: options.pop(name) for name in ("trials", "storage") if name in options})
+    keep = options.pop("keep", ())
+    search = TuneSettings(keep=(keep,) if isinstance(keep, str) else tuple(keep))
+    search = settings_from(TuneSettings, search, {name: options.pop(name) for name in ("trials", "storage") if name in options})
     if bool(grid) == (search.trials is not None):
         found = "both" if grid else "neither"
         raise UsageProblem("--grid or --trials", found, "write --grid lr=1e-3,1e-4 --grid batch=32,64, or --trials 30")
@@ -178,19 +202,6 @@ def is_finished(folder: Path, kept: dict[str, Any], wanted: int | None, *, resum
     return done and (wanted is None or len(record["trials"]) >= wanted)
 
 
-def differences(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Yield what differs between two searches, in words."""
-    for part, what in (("grid", "in the grid"), ("settings", "")):
-        old, new = then.get(part, {}), now[part]
-        for name in dict.fromkeys([*old, *new]):
-            if old.get(name) != new.get(name):
-                yield f"{name} {shown(new.get(name, 'absent'))}, not {shown(old.get(name, 'absent'))} {what}".strip()
-    if then.get("tiles") != now["tiles"]:
-        yield "other tiles"
-    if then.get("space") != now["space"] and then.get("grid") == now["grid"]:
-        yield "another space to draw from"
-
-
 @dataclass(frozen=True)
 class Work:
     """What all trials of a study share: the folder they are kept in, the settings they start from, how they run, who speaks."""
@@ -204,6 +215,11 @@ class Work:
         """Return a file of trial `number`."""
         return self.folder / f"{number:04d}.{kind}"
 
+    def alone(self) -> FileLock:
+        """Return what only one of the processes on this study can enter at a time."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "lock")
+
     def run(self, number: int, options: dict[str, Any], watch: Any = lambda _epoch, _auroc: None) -> Trial:
         """Run a trial and say how it ended."""
         trial = run_trial(number, options, self.base, self.runner, self.folder, watch)
@@ -211,18 +227,6 @@ class Work:
         figure = trial.note if trial.auroc is None else f"AUROC {trial.auroc:.4f}"
         self.progress.say(f"trial {number} ({words}): {trial.state}, {figure}, {trial.seconds:.1f} s")
         return trial
-
-
-def with_precision(folder: Path, base: TrainSettings, parts: Parts, progress: Progress) -> TrainSettings:
-    """Return `base` with the arithmetic of all trainings chosen by measurement, once: trials differ in their settings alone."""
-    if base.precision != "auto":
-        return base
-    path = folder / "precision.json"
-    if not path.exists():
-        settings = resolved(base)
-        job = Job(folder, settings, parts, *start(settings, parts), "", progress)
-        write_json(path, {"precision": plan_for(job).precision})
-    return dataclasses.replace(base, precision=read_json(path)["precision"])
 
 
 def run_grid(work: Work, options: list[dict[str, Any]]) -> None:
@@ -235,31 +239,46 @@ def run_grid(work: Work, options: list[dict[str, Any]]) -> None:
                 work.run(number, cell)
 
 
-def run_sampled(work: Work, space: Space, search: TuneSettings) -> list[Trial]:
+def begun(work: Work, storage: Any, kept: dict[str, Any], space: Space, *, overwrite: bool) -> Sampled:
+    """Return the study in its storage, begun by the first process that comes; one that is to be replaced is gone."""
+    folder = work.folder.parent
+    label = folder.resolve().name
+    with work.alone():
+        if overwrite and storage is not None:
+            forget(storage, label, kept)
+        there = open_storage(folder, None) if storage is None else storage
+        return Sampled(there, label, kept, space, resolved(work.base))
+
+
+def run_sampled(work: Work, sampled: Sampled, wanted: int) -> list[Trial]:
     """Run again what a killed process left, then draw trials until enough have ended or are being worked on; return the ended."""
-    name = f"sentinode-{work.folder.resolve().parent.name}"
-    sampled = Sampled(work.folder.parent, search.storage, name, space, resolved(work.base))
-    for number in sampled.running():
-        if work.path(number, "lock").exists():
-            with claimed(work.path(number, "lock")) as mine:
-                if mine:
-                    run_drawn(work, sampled, *sampled.again(number))
-    while sampled.ended() + at_work(work, sampled) < (search.trials or 0):
-        trial, options = sampled.draw()
-        with claimed(work.path(trial.number, "lock")):
-            run_drawn(work, sampled, trial, options)
+    while True:
+        with ExitStack() as held:
+            with work.alone():  # or two processes would both draw the last one
+                drawn = next_drawn(work, sampled, wanted, held)
+            if drawn is None:
+                break
+            run_drawn(work, sampled, *drawn)
     own = read_trials(work.folder)
-    return sorted(own + sampled.elsewhere({trial.number for trial in own}), key=lambda trial: trial.number)
+    others = sampled.elsewhere({trial.number for trial in own})
+    for trial in others:
+        write_json(work.path(trial.number, "json"), dataclasses.asdict(trial))
+    return sorted(own + others, key=lambda trial: trial.number)
 
 
-def at_work(work: Work, sampled: Sampled) -> int:
-    """Return how many trials other processes are at work on."""
-    busy = 0
+def next_drawn(work: Work, sampled: Sampled, wanted: int, held: ExitStack) -> tuple[Any, dict[str, Any]] | None:
+    """Return a trial whose process died, else a new one, its lock in `held`; None if enough have ended or are being worked on."""
+    at_work = 0
     for number in sampled.running():
-        if work.path(number, "lock").exists():
-            with claimed(work.path(number, "lock")) as mine:
-                busy += not mine
-    return busy
+        if work.path(number, "lock").exists():  # otherwise it was begun on another machine
+            if held.enter_context(claimed(work.path(number, "lock"))):
+                return sampled.again(number)
+            at_work += 1
+    if sampled.ended() + at_work >= wanted:
+        return None
+    trial, options = sampled.draw()
+    held.enter_context(claimed(work.path(trial.number, "lock")))
+    return trial, options
 
 
 def run_drawn(work: Work, sampled: Sampled, trial: Any, options: dict[str, Any]) -> None:
@@ -267,6 +286,17 @@ def run_drawn(work: Work, sampled: Sampled, trial: Any, options: dict[str, Any])
     ended = [one for one in read_trials(work.folder) if one.number == trial.number]
     outcome = ended[0] if ended else work.run(trial.number, options, lambda epoch, auroc: sampled.watch(trial, epoch, auroc))
     sampled.tell(trial, outcome)
+
+
+def finish_once(folder: Path, work: Work, trials: list[Trial], parts: Parts, kept: dict[str, Any]) -> Study:
+    """Write the result, or open what another process that ended at the same time has written."""
+    with work.alone():
+        if (folder / "study.json").exists():
+            record = read_json(folder / "study.json")
+            if record["study"] == kept and {trial.number for trial in trials} <= set(record["trials"]):
+                (folder / "unfinished.json").unlink(missing_ok=True)
+                return open_study(folder)
+        return finish(folder, work, trials, parts, kept)
 
 
 def finish(folder: Path, work: Work, trials: list[Trial], parts: Parts, kept: dict[str, Any]) -> Study:
@@ -293,25 +323,19 @@ def finish(folder: Path, work: Work, trials: list[Trial], parts: Parts, kept: di
         "split": parts.split.how,
         "warnings": list(parts.split.warnings),
     }
-    note = f"Best of {len(trials)} trials on {len(parts.valid[1]):,} tiles that chose it ({parts.split.how} split)."
-    if "estimate" in optimism:
-        note += f" Selection optimism {optimism['estimate']:.4f} ({optimism['low']:.4f} to {optimism['high']:.4f})."
+    ended = record["ended"]
+    states = ", ".join(f"{ended[state]} {state}" for state in ("pruned", "failed") if ended[state])
+    note = f"Best of {len(trials)} trials{f' ({states})' if states else ''} on {len(parts.valid[1]):,} tiles that chose it"
+    note += f" ({parts.split.how} split)."
+    if optimism.get("trials", 0) > 1:
+        note += f" Selection optimism {optimism['estimate']:.4f} ({optimism['low']:.4f} to {optimism['high']:.4f}),"
+        note += " the choice of epochs left out."
     write_search(folder, [dataclasses.asdict(trial) for trial in trials], kept["grid"], note)
     write_json(folder / "study.json", record)
-    for path in work.folder.glob("*.lock"):
-        path.unlink(missing_ok=True)
+    for trial in trials:  # and not those of trials that others, who were asked for more, are at work on
+        work.path(trial.number, "lock").unlink(missing_ok=True)
     (folder / "unfinished.json").unlink(missing_ok=True)
     return Study(folder, trials, record)
-
-
-def best_of(trials: list[Trial]) -> Trial:
-    """Return the trial of the highest AUROC that is done, the first of equals; RunProblem tells why there is none."""
-    done = [trial for trial in trials if trial.state == "done"]
-    if not done:
-        raise RunProblem(
-            "a trial that ends well", f"none of {len(trials)}: {trials[0].note}"[:300], "change what all trials share"
-        )
-    return max(done, key=lambda trial: (trial.auroc or 0.0, -trial.number))
 
 
 def optimism_of(work: Work, trials: list[Trial], parts: Parts) -> dict[str, Any]:
@@ -324,25 +348,3 @@ def optimism_of(work: Work, trials: list[Trial], parts: Parts) -> dict[str, Any]
         return selection_optimism(labels, scores, slides_of(groups), seed=work.base.seed).as_dict()
     except UndefinedScore as error:
         return {"why_not": str(error)}
-
-
-def open_study(folder: Path) -> Study:
-    """Open a finished study."""
-    record = read_json(folder / "study.json")
-    trials = {trial.number: trial for trial in read_trials(folder / "trials")}
-    return Study(folder, [trials[number] for number in record["trials"] if number in trials], record)
-
-
-def line_of(trial: Trial) -> dict[str, str]:
-    """Return a trial as words by column."""
-    figures = {"valid AUROC": "" if trial.auroc is None else f"{trial.auroc:.4f}", "epochs": str(trial.epochs)}
-    options = {name: named(value) for name, value in trial.options.items()}
-    return {"trial": str(trial.number)} | options | figures | {"seconds": f"{trial.seconds:.1f}", "": trial.state}
-
-
-def table(rows: list[dict[str, str]]) -> list[str]:
-    """Return rows of equal columns as aligned lines, their names first."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    widths = {name: max(len(name), *(len(row.get(name, "")) for row in rows)) for name in names}
-    whole = [{name: name for name in names}, *rows]
-    return ["  ".join(row.get(name, "").rjust(widths[name]) for name in names).rstrip() for row in whole]

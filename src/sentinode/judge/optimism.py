@@ -3,6 +3,9 @@
 The best of N trials is the best on its validation tiles, partly by luck. Bootstrapping asks how much: slides are drawn with
 replacement, the winner of the draw is looked up on the slides that were not drawn, and there it is set beside the overall winner.
 What the overall winner is ahead is what it owes to having been chosen on those very tiles.
+
+Each trial comes as it was at its best epoch, which the same tiles chose. That choice happened before and is not in the estimate: the
+scores of other epochs are not kept. So the estimate is of the choice among trials alone, and says so wherever it is told.
 """
 
 from dataclasses import asdict, dataclass
@@ -20,6 +23,8 @@ RESAMPLES = 500
 """Draws: the mean over them is known to a twentieth of their spread."""
 MOST_UNDEFINED = 0.2
 """Share of draws that may lack a class among the slides left out; beyond it the slides are too few for a statement."""
+LEFT_OUT = "the choice of its best epoch, or of a penalty's strength, inside each trial on the same tiles"
+"""What happened before trials are compared, and is no part of the estimate."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Optimism:
 
     `estimate` (with `low`, `high`: 95 % of the draws) is how much of `apparent`, the winner's AUROC on the tiles that chose it,
     is owed to the choice; `honest` = apparent - estimate, with the 95 % of the draws of what a winner reaches where it was not
-    chosen. `trials` took part; `n` tiles of `n_groups` slides (0: not known).
+    chosen. `trials` took part; `n` tiles of `n_groups` slides (0: not known). `leaves_out` is what the estimate does not hold.
     """
 
     estimate: float
@@ -42,6 +47,7 @@ class Optimism:
     trials: int
     n: int
     n_groups: int
+    leaves_out: str = LEFT_OUT
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it, for JSON."""
@@ -49,11 +55,15 @@ class Optimism:
 
     def lines(self) -> list[str]:
         """Return what it means, for a terminal."""
+        left_out = f"left out: {self.leaves_out}; other tiles than these tell what 'best' is worth"
+        if self.trials == 1:
+            return ["one trial with scores: nothing was chosen among trials", left_out]
         return [
             f"the best of {self.trials} trials looks {self.estimate:.4f} better than it is ({self.low:.4f} to {self.high:.4f}): "
             f"AUROC {self.apparent:.4f} where it was chosen, about {self.honest:.4f} "
             f"({self.honest_low:.4f} to {self.honest_high:.4f}) on tiles like these that did not choose",
             f"by {self.method}",
+            left_out,
         ]
 
 
