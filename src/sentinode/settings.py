@@ -69,7 +69,7 @@ class TrainSettings:
     valid_share: float = option(0.2, "Share of the tiles that chooses (epoch, threshold), where no --valid is given.")
     sample: str = option("100%", "Train on a stratified, nested sample: 5%, 0.05 or 2000 tiles.")
     epochs: int = option(
-        0, "Passes over the training tiles; 0: by recipe, 40 from scratch (p4m-cnn 60), 16 fine-tuned, 20 for a frozen head."
+        0, "Passes over the training tiles; 0: by recipe, 40 from scratch (p4m-cnn 30), 16 fine-tuned, 20 for a frozen head."
     )
     minutes: float | None = option(
         None,
@@ -104,7 +104,7 @@ PRETRAINED = "tf_efficientnet_lite0"
 """What `model` auto is for frozen and fine-tuned backbones: its ImageNet weights come as a package of 13 MB, without a model hub."""
 RECIPES: dict[str, dict[str, Any]] = {
     "scratch": {"epochs": 40, "lr": 3e-3, "batch": 64},
-    "p4m-cnn": {"epochs": 60, "lr": 1e-2, "batch": 64},
+    "p4m-cnn": {"epochs": 30, "lr": 1e-2, "batch": 64},
     "frozen": {"epochs": 20, "lr": 1e-3, "batch": 256},
     "finetune": {"epochs": 16, "lr": 1e-3, "batch": 64},
 }
