@@ -158,7 +158,9 @@ def measure(options: argparse.Namespace) -> Record:
         raw=raw,
         figures=figures,
         conditions=started | {"n": tiles, "children": first},
-        notes=["Ours keeps batch norm's pretrained statistics, which is its recipe and less work; the peer's norms are trained in full."],
+        notes=[
+            "Ours keeps batch norm's pretrained statistics, which is its recipe and less work; the peer's norms are trained in full."
+        ],
     )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from sentinode.fit.loop import blend, class_weights, out_of_time, schedule, step_seed, take_step
 from sentinode.fit.measure import flop_per_tile, new_state
 from sentinode.machine.plan import Plan
+from sentinode.nets.p4m_cnn import P4MCNN
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.settings import TrainSettings
@@ -123,3 +124,12 @@ def test_the_arithmetic_of_a_tile_is_counted_by_hand() -> None:
     by_hand = sum(times * 2 * 9 * a * b * px * px for a, b, px, times in convolutions)
     dense = 3 * 2 * (512 * 128 + 128)
     assert flop_per_tile(SimpleCNN(), 96) == pytest.approx(by_hand + dense, rel=1e-3)
+
+
+def test_convolutions_in_groups_are_counted_by_hand_too() -> None:
+    """torch's own counter takes the gradients of a grouped convolution for those of a full one: 131 % of the machine's peak."""
+    px, fields = 96, (6, 20, 28, 28)
+    by_hand = 2 * 27 * 8 * fields[0] * px**2
+    for a, b, edge in zip(fields, fields[1:], (48, 24, 12), strict=False):
+        by_hand += 2 * edge**2 * (25 * 8 * a + 8 * a * 8 * b)
+    assert flop_per_tile(P4MCNN(), px) == pytest.approx(3 * by_hand, rel=1e-2)

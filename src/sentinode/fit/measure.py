@@ -2,9 +2,11 @@
 
 import copy
 import time
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sentinode.fit.layers import parameter_groups
 from sentinode.fit.loop import Progressing, take_step
@@ -58,10 +60,21 @@ def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, transfor
 
 def flop_per_tile(model: nn.Module, px: int) -> int:
     """Return the multiplications and additions of one training step, forward and backward, for one tile of edge `px`."""
-    if any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules()):
-        # torch's counter takes the backward pass of a grouped convolution for that of a full one; each pass back costs as one forward.
-        return 3 * forward_flop(model, px)
-    return counted(model, px, backward=True)
+    with Grouped() as convolutions:
+        forward = forward_flop(model, px)
+    # torch's counter takes the backward pass of a grouped convolution for that of a full one; each pass back costs as one forward.
+    return 3 * forward if convolutions.found else counted(model, px, backward=True)
+
+
+class Grouped(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees whether a network computes convolutions in groups, its own modules' too."""
+
+    found = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run `func` and look at the number of groups, a convolution's last argument."""
+        self.found = self.found or (func is torch.ops.aten.convolution.default and args[8] > 1)
+        return func(*args, **(kwargs or {}))
 
 
 def forward_flop(model: nn.Module, px: int) -> int:
