@@ -15,7 +15,6 @@ from sentinode.errors import RunProblem, UndefinedScore, UsageProblem, nearest, 
 from sentinode.fit.parts import Parts
 from sentinode.fit.probe import colour_histogram, keep_floor_sample, load_floor
 from sentinode.fit.train import train
-from sentinode.infer.ensemble import mean_logit
 from sentinode.judge.bootstrap import weights_in_chunks
 from sentinode.judge.statement import TILES, Slides, slides_of
 from sentinode.machine.plan import choose_device
@@ -46,6 +45,8 @@ OF_BACKBONES = ("weights", "input_size", "head", "feature_views", "freeze", "lay
 """Those settings."""
 CLOCK = {"simple-cnn": 2, "p4m-cnn": 3, "finetune": 5, SAMPLED: 1}
 """Parts of `minutes` that each training gets. The floor, and features of a frozen backbone, take what they need."""
+MEMBER = "finetune-"
+"""How the names of runs begin that are fine-tuned for the ensemble alone."""
 VIEWS = 8
 """Dihedral views over which the ensemble's members are averaged."""
 CHUNK = 1024
@@ -53,15 +54,13 @@ CHUNK = 1024
 
 
 def chosen_rungs(text: str) -> tuple[str, ...]:
-    """Return the rungs that `text` names, from the lowest; UsageProblem for a name that is none, or an ensemble of one."""
+    """Return the rungs that `text` names, from the lowest; UsageProblem for a name that is none, or for none at all."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in RUNGS:
             raise UsageProblem(f"rungs among {', '.join(RUNGS)}", shown(name), nearest(name, list(RUNGS)))
-    members = [name for name in names if name not in {"floor", "ensemble"}]
-    if not names or ("ensemble" in names and len(set(members)) < 2):
-        found = "an ensemble of fewer than two" if names else "none"
-        raise UsageProblem("rungs to climb", found, "name more of them in --rungs, or leave --rungs out")
+    if not names:
+        raise UsageProblem("rungs to climb", "none", "name some in --rungs, or leave --rungs out")
     return tuple(name for name in RUNGS if name in names)
 
 
@@ -71,7 +70,7 @@ def settings_of(rung: str, settings: LadderSettings, trained: Sequence[str]) -> 
     defaults = {one.name: one.default for one in dataclasses.fields(TrainSettings)}
     minutes = None
     if settings.minutes is not None and rung in CLOCK:
-        minutes = settings.minutes * CLOCK[rung] / sum(CLOCK[name] for name in trained if name in CLOCK)
+        minutes = settings.minutes * CLOCK[rung] / sum(map(clock_of, trained))
     changes: dict[str, Any] = {"minutes": minutes}
     if rung == SAMPLED:
         changes["sample"] = "5%"
@@ -81,6 +80,11 @@ def settings_of(rung: str, settings: LadderSettings, trained: Sequence[str]) -> 
     else:
         changes |= {"backbone": rung}
     return resolved(dataclasses.replace(plain, **changes))
+
+
+def clock_of(name: str) -> int:
+    """Return the parts of `minutes` that a training gets; a member of the ensemble gets those of the fine-tuned rung."""
+    return CLOCK["finetune"] if name.startswith(MEMBER) else CLOCK.get(name, 0)
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,7 @@ def train_rung(folder: Path, name: str, store: Store, settings: TrainSettings, v
     return train(store, out=home, valid=valid, settings=settings, resume=resume, quiet=progress.quiet)
 
 
-def climb(folder: Path, run: Run, judged: Sequence[Part], *, views: bool, device: str, progress: Progress) -> Climbed:
+def climb(folder: Path, run: Run, judged: Sequence[Part], *, title: str, views: bool, device: str, progress: Progress) -> Climbed:
     """Score the parts with a trained run, over eight views as well where an ensemble will need them."""
     name, cost = run.path.name, run.record["cost"]
     ids = pd.read_parquet(run.path / "valid.parquet", columns=["id"])["id"]
@@ -203,7 +207,7 @@ def climb(folder: Path, run: Run, judged: Sequence[Part], *, views: bool, device
         turned_rates = [rate for _, rate in several]
     return Climbed(
         name=name,
-        title=TITLES[name],
+        title=title,
         network=run.facts.network,
         notes=("its features were there already: the minutes are without their extraction",) if cost.get("cached") else (),
         logits=logits,
@@ -236,22 +240,3 @@ def scored(folder: Path, run: Run, part: Part, views: int, device: str, progress
     rate = len(logits) / (time.perf_counter() - began)
     write_scores(path, part.scores(logits, header | {"tiles_per_s": rate}))
     return logits, rate
-
-
-def climb_ensemble(folder: Path, members: Sequence[Climbed], judged: Sequence[Part]) -> Climbed:
-    """Average the members' logits over eight views; it costs what its members cost together."""
-    logits = {part.name: mean_logit([member.views[part.name] for member in members]) for part in judged}
-    digests = [weights_digest(folder / "rungs" / member.name) for member in members]
-    for part in judged:
-        header = {"rung": "ensemble", "runs": digests, "views": VIEWS}
-        write_scores(folder / "scores" / f"ensemble-{part.name}.parquet", part.scores(logits[part.name], header))
-    return Climbed(
-        name="ensemble",
-        title=f"ensemble of {len(members)}, {VIEWS} views",
-        logits=logits,
-        minutes=sum(member.minutes for member in members),
-        train_rate=0.0,
-        predict_rate=1 / sum(1 / member.views_rate for member in members),
-        megabytes=sum(member.megabytes for member in members),
-        weights=sum(member.weights for member in members),
-    )

@@ -18,6 +18,7 @@ WORDS = {
     "worth it": "worth it",
     "no better": "no better than the rung below",
     "worse": "worse than the rung below",
+    "alone": "it is its best member alone: nothing improved on it",
 }
 """Verdicts in words."""
 WIDE = 120
@@ -100,10 +101,39 @@ def ladder_lines(values: Values) -> list[str]:
         lines.append("  ".join(text).rstrip())
         if at:
             rung = values["rungs"][at - 1]
-            said = [f"{compared(rung)}: {verdict(rung)}"] if "verdict" in rung else []
+            said = [": ".join(filter(None, (compared(rung), verdict(rung))))] if "verdict" in rung else []
             lines += [f"  {text}" for text in (*said, *rung.get("notes", []))]
-    lines += ["", f"rule: {values['rule']}", *study_lines(values), *mistake_lines(values)]
+    lines += ["", f"rule: {values['rule']}", *candidate_lines(values), *study_lines(values), *mistake_lines(values)]
     return [part for line in lines for part in (textwrap.wrap(line, WIDE, subsequent_indent="    ", **KEEP) or [""])]
+
+
+def place(row: Values) -> str:
+    """Return how a candidate of the ensemble fared: its place among the picked, whose double it is, or left out."""
+    if row["same_as"]:
+        return f"the same as {row['same_as']}"
+    return f"picked, {row['picked']}." if row["picked"] else "left out"
+
+
+def candidate_cells(row: Values, values: Values) -> tuple[str, ...]:
+    """Return a candidate of the ensemble, over all views, as the columns of `candidate_head`."""
+    figures = (estimate(row[part["name"]]) for part in values["judged"])
+    return row["title"], row["network"], place(row), f"{row['log_loss']:.4f}", *figures, number(row["minutes"])
+
+
+def candidate_head(values: Values) -> tuple[str, ...]:
+    """Return the columns of the ensemble's candidates."""
+    told = values["ensemble"]
+    figures = (f"{part['name']} AUROC, {told['views']} views" for part in values["judged"])
+    return "candidate", "network", f"on {told['chosen_on']}", "log loss there", *figures, "minutes"
+
+
+def candidate_lines(values: Values) -> list[str]:
+    """Return every candidate of the ensemble over the views that it is averaged over, and who was picked."""
+    told = values.get("ensemble")
+    if not told:
+        return []
+    rows = [candidate_head(values), *(candidate_cells(row, values) for row in told["candidates"])]
+    return ["", f"ensemble: picked on {told['chosen_on']} by {told['criterion']}", *aligned(rows)]
 
 
 def study_lines(values: Values) -> list[str]:
