@@ -108,9 +108,14 @@ def test_what_it_cost_is_there_and_the_files_agree(climbed: Ladder) -> None:
 
 
 def test_the_studys_table_stands_beside_ours(climbed: Ladder) -> None:
+    trained, sampled = (
+        json.loads((climbed.out / "rungs" / name / "run.json").read_text("utf-8"))["data"]["train"]["n"]
+        for name in ("simple-cnn", SAMPLED)
+    )
+    assert sampled < trained
     assert [(row["auc"], row["ours"]) for row in climbed.values["study"]] == [
-        (0.9365, "simple CNN"),
-        (0.93, "simple CNN, 5 % sample"),
+        (0.9365, f"simple CNN, simple-cnn with a dense head, {trained:,} tiles"),
+        (0.93, f"simple CNN, 5 % sample, simple-cnn with a dense head, {sampled:,} tiles"),
     ]
     assert any("0.9365" in line for line in climbed.lines())
 

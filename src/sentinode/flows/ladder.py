@@ -16,9 +16,10 @@ from sentinode.errors import StoreProblem, UsageProblem, shown
 from sentinode.fit.parts import Parts, choose_parts
 from sentinode.fit.start import start
 from sentinode.fit.train import checked
+from sentinode.flows.attempts import attempts_at
 from sentinode.flows.evaluate import Origin, origin_of
 from sentinode.flows.members import Ensemble, Member, against_best, chosen_members, climb_ensemble, facts_of_ensemble
-from sentinode.flows.mistakes import answer_of, make_mistakes
+from sentinode.flows.mistakes import make_mistakes
 from sentinode.flows.rungs import (
     SAMPLED,
     TITLES,
@@ -147,8 +148,9 @@ def ladder(
     rungs, beside, ensemble = climb_all(way)
     mistakes = None
     if settings.study and "frozen" in names:
-        mistakes = make_mistakes(folder, load(folder / "rungs" / "frozen"), parts, judged, settings, way.progress)
-        mistakes["answer"] = answer_of(mistakes, next((one for one in rungs if one.name == "floor"), None), judged)
+        floor = next((one for one in rungs if one.name == "floor"), None)
+        frozen = load(folder / "rungs" / "frozen")
+        mistakes = make_mistakes(folder, frozen, parts, judged, settings, way.progress, floor)
     rows, told = rows_of(rungs, judged, settings.resamples, settings.seed), None
     if ensemble:
         told = facts_of_ensemble(ensemble, judged, settings.resamples, settings.seed)
@@ -167,6 +169,7 @@ def ladder(
         "ensemble": told,
         "study": study_rows([*rungs, *beside], judged, settings.resamples, settings.seed, mistakes) if settings.study else [],
         "mistakes": mistakes,
+        "conditions": {path.stem: attempts_at(folder, path.stem) for path in sorted((folder / "conditions").glob("*.json"))},
         "machine": dataclasses.asdict(probe()),
         "versions": {name: version(name) for name in ("sentinode", "torch")} | {"python": platform.python_version()},
     }

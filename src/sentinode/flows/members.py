@@ -117,6 +117,7 @@ def climb_ensemble(folder: Path, candidates: Sequence[Climbed], judged: Sequence
         title=f"ensemble of {len(members) if len(members) > 1 else 'one'}, {VIEWS} views",
         logits=logits,
         minutes=sum(one.minutes for one in candidates),
+        lack="; ".join(f"{one.title}: {one.lack}" for one in candidates if one.lack),
         train_rate=0.0,
         predict_rate=1 / sum(1 / member.views_rate for member in members),
         megabytes=sum(member.megabytes for member in members),
@@ -136,7 +137,8 @@ def facts_of_ensemble(made: Ensemble, judged: Sequence[Part], resamples: int, se
     rows = []
     for one in made.candidates:
         alone = picking.alone[picking.same.get(one.name, one.name)]
-        row: dict[str, Any] = {"name": one.name, "title": one.title, "network": one.network, "minutes": one.minutes}
+        row: dict[str, Any] = {"name": one.name, "title": one.title, "network": one.network}
+        row |= {"minutes": one.minutes, "minutes_lack": one.lack}
         row |= {"picked": places.get(one.name), "same_as": picking.same.get(one.name)}
         row |= {"log_loss": alone.log_loss, "predict_tiles_per_s": one.views_rate}
         row |= {part.name: figure_on(part, one.views[part.name], resamples, seed) for part in judged}
@@ -161,7 +163,7 @@ def against_best(made: Ensemble, part: Part, resamples: int, seed: int) -> dict[
     """Return how the ensemble compares with its best member over the same views; alone, there is nothing to compare it with."""
     best = made.members[0]
     if len(made.members) == 1:
-        cost = cost_of(made.rung.minutes - best.minutes)
+        cost = cost_of(made.rung, best)
         return {"below": best.name, "below_title": best.title, "verdict": "alone", "cost": cost}
     compared = against(made.rung, best, best.views[part.name], part, resamples, seed)
     return compared | {"below_title": f"{best.title} over {VIEWS} views"}

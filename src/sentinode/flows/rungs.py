@@ -15,6 +15,7 @@ from sentinode.errors import RunProblem, UndefinedScore, UsageProblem, nearest, 
 from sentinode.fit.parts import Parts
 from sentinode.fit.probe import colour_histogram, keep_floor_sample, load_floor
 from sentinode.fit.train import train
+from sentinode.flows.attempts import attempt, attempts_at, extracted_all, seconds_of
 from sentinode.judge.bootstrap import weights_in_chunks
 from sentinode.judge.statement import TILES, Slides, slides_of
 from sentinode.machine.plan import choose_device
@@ -39,6 +40,8 @@ TITLES = {
     SAMPLED: "simple CNN, 5 % sample",
 }
 """How the rungs are called."""
+HEADS = {"logistic": "logistic regression", "linear": "a dense head", "mlp": "a hidden layer and a dense head"}
+"""How the heads on a backbone are called; fine-tuning begins with them."""
 OWN = ("simple-cnn", "p4m-cnn")
 """Rungs whose network is our own: settings that concern backbones do not reach them."""
 OF_BACKBONES = ("weights", "input_size", "head", "feature_views", "freeze", "layer_decay", "recalibrate_bn", "features")
@@ -138,6 +141,7 @@ class Climbed:
     """A rung that was reached: its logits [n] by part, and what it cost.
 
     `views` holds the logits over eight views, where an ensemble needs them. Rates are tiles a second; 0 where there is none.
+    `tiles` is how many trained it. `lack`: what is missing in the minutes, "" where they are whole.
     """
 
     name: str
@@ -149,6 +153,9 @@ class Climbed:
     megabytes: float
     weights: int
     network: str = ""
+    head: str = ""
+    tiles: int = 0
+    lack: str = ""
     notes: tuple[str, ...] = ()
     views: dict[str, Floats] = dataclasses.field(default_factory=dict)
     views_rate: float = 0.0
@@ -158,8 +165,9 @@ def climb_floor(folder: Path, parts: Parts, judged: Sequence[Part]) -> Climbed:
     """Fit the floor on at most 8,000 training tiles and score the parts by colour alone."""
     home, began = folder / "rungs" / "floor", time.perf_counter()
     if not (home / "rung.json").is_file():
-        keep_floor_sample(home / "floor.npz", *parts.train)
-        floor = load_floor(home / "floor.npz")
+        with attempt(folder, "floor"):
+            keep_floor_sample(home / "floor.npz", *parts.train)
+            floor = load_floor(home / "floor.npz")
         seconds = time.perf_counter() - began
         write_json(home / "rung.json", {"seconds": seconds, "tiles_per_s": floor.n / seconds})
     cost, floor = read_json(home / "rung.json"), load_floor(home / "floor.npz")
@@ -183,8 +191,19 @@ def climb_floor(folder: Path, parts: Parts, judged: Sequence[Part]) -> Climbed:
 def train_rung(folder: Path, name: str, store: Store, settings: TrainSettings, valid: str | None, progress: Progress) -> Run:
     """Train a rung into DIR/rungs/NAME, go on with an unfinished one, or open a finished one."""
     home = folder / "rungs" / name
-    resume = (home / "unfinished.json").exists() or (home / "run.json").exists()
-    return train(store, out=home, valid=valid, settings=settings, resume=resume, quiet=progress.quiet)
+    unfinished, there = (home / "unfinished.json").exists(), (home / "run.json").exists()
+    if there and not unfinished:
+        return train(store, out=home, valid=valid, settings=settings, resume=True, quiet=progress.quiet)
+    with attempt(folder, name, features_folders(settings, store, valid)):
+        return train(store, out=home, valid=valid, settings=settings, resume=unfinished, quiet=progress.quiet)
+
+
+def features_folders(settings: TrainSettings, store: Store, valid: str | None) -> list[Path]:
+    """Return where a training keeps its features, as `extract` decides it."""
+    if settings.features:
+        return [Path(settings.features)]
+    stores = [store.path, *([Path(valid)] if valid else [])]
+    return [path.with_name(path.name.removesuffix(".store") + ".features") for path in stores]
 
 
 def climb(folder: Path, run: Run, judged: Sequence[Part], *, title: str, views: bool, device: str, progress: Progress) -> Climbed:
@@ -196,6 +215,11 @@ def climb(folder: Path, run: Run, judged: Sequence[Part], *, title: str, views: 
         raise RunProblem(
             f"{shown(run.path)} to have chosen on the ladder's validation tiles", "other tiles", "start anew with --overwrite"
         )
+    attempts = attempts_at(folder, name)
+    seconds, lack = seconds_of(cost, attempts)
+    notes = [f"its minutes are at least these: {lack}"] if lack else []
+    if run.record["settings"]["backbone"] == "finetune" and attempts and not extracted_all(attempts):
+        notes.append("its head began on features that were there already, whose extraction is not in its minutes")
     logits, rates = {}, []
     for part in judged:
         logits[part.name], rate = scored(folder, run, part, 1, device, progress)
@@ -209,9 +233,12 @@ def climb(folder: Path, run: Run, judged: Sequence[Part], *, title: str, views: 
         name=name,
         title=title,
         network=run.facts.network,
-        notes=("its features were there already: the minutes are without their extraction",) if cost.get("cached") else (),
+        head=HEADS[run.record["settings"]["head"]] if run.record["settings"]["backbone"] != "scratch" else "a dense head",
+        tiles=run.record["data"]["train"]["n"],
+        lack=lack,
+        notes=tuple(notes),
         logits=logits,
-        minutes=cost["seconds"] / 60,
+        minutes=seconds / 60,
         train_rate=cost["tiles_per_s"],
         predict_rate=rates[-1],
         megabytes=(run.path / "model.safetensors").stat().st_size / 1e6,

@@ -35,6 +35,7 @@ def rows_of(rungs: Sequence[Climbed], judged: Sequence[Part], resamples: int, se
             "name": rung.name,
             "title": rung.title,
             "minutes": rung.minutes,
+            "minutes_lack": rung.lack,
             "train_tiles_per_s": rung.train_rate,
             "predict_tiles_per_s": rung.predict_rate,
             "megabytes": rung.megabytes,
@@ -57,7 +58,7 @@ def against(rung: Climbed, other: Climbed, logits: Floats, part: Part, resamples
         "below_title": other.title,
         "difference": difference.as_dict() | {"on": part.name},
         "verdict": verdict_of(difference),
-        "cost": cost_of(rung.minutes - other.minutes),
+        "cost": cost_of(rung, other),
     }
 
 
@@ -68,10 +69,12 @@ def verdict_of(difference: Figure) -> str:
     return "worse" if difference.high < 0 else "no better"
 
 
-def cost_of(minutes: float) -> str:
-    """Say how much longer, or shorter, a rung trains."""
+def cost_of(rung: Climbed, other: Climbed) -> str:
+    """Say how much longer, or shorter, a rung trains than another, and whether that is all that is known of it."""
+    minutes = rung.minutes - other.minutes
     much = f"{abs(minutes):.1f} minutes" if abs(minutes) >= 1 else f"{60 * abs(minutes):.0f} s"
-    return f"{much} of training {'more' if minutes >= 0 else 'less'}"
+    known = ", as far as noted" if rung.lack or other.lack else ""
+    return f"{much} of training {'more' if minutes >= 0 else 'less'}{known}"
 
 
 def signed(difference: dict[str, Any]) -> str:
