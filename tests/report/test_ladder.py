@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sentinode.report import climb
-from sentinode.report.ladder import WIDE, compared, estimate, ladder_lines, number, verdict, write_ladder
+from sentinode.report.ladder import WIDE, compared, estimate, ladder_lines, minutes, number, verdict, write_ladder
 
 
 def figure(estimate: float, reach: float = 0.01) -> dict[str, Any]:
@@ -171,8 +171,12 @@ def test_the_table_fits_the_terminal_and_names_every_rung() -> None:
     values["warnings"].append("long " * 60)
     lines = ladder_lines(values)
     assert max(map(len, lines)) <= WIDE
+    end = next(at for at, line in enumerate(lines) if line.startswith("rule:"))
     for row in values["rungs"]:
-        assert sum(line.startswith(row["title"] + "  ") for line in lines) == 1
+        assert sum(line.startswith(row["title"] + "  ") for line in lines[:end]) == 1
+    for row in values["ensemble"]["candidates"]:
+        (line,) = [line for line in lines[end:] if line.startswith(row["title"] + "  ")]
+        assert line.split()[-1] == minutes(row), "a candidate is one line"
 
 
 def test_the_csv_gives_every_number_back(tmp_path: Path) -> None:
@@ -208,8 +212,8 @@ def noisy() -> dict[str, Any]:
     """Return rungs about the floor, with long bars that cross it and each other's labels."""
     values = ladder_values()
     levels = ((0.55, 0.2), (0.625, 0.048), (0.514, 0.063), (0.753, 1.15), (0.551, 1.27), (0.632, 2.5))
-    for row, (level, minutes) in zip(values["rungs"], levels, strict=True):
-        row["minutes"], row["test"] = minutes, figure(level, 0.09)
+    for row, (level, spent) in zip(values["rungs"], levels, strict=True):
+        row["minutes"], row["test"] = spent, figure(level, 0.09)
     return values
 
 

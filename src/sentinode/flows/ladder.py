@@ -229,6 +229,7 @@ def return_to(folder: Path, started: dict[str, Any]) -> None:
         return
     before, now = then.get("settings", {}), started["settings"]
     changed = [f"{name} {shown(now[name])}, not {shown(value)}" for name, value in before.items() if now.get(name) != value]
+    changed += [f"no {name}, as there was none then" for name in now if name not in before]
     stores = then.get("stores", {})
     changed += [f"another {name} store" for name in ("train", "valid", "test") if stores.get(name) != started["stores"].get(name)]
     raise UsageProblem(

@@ -17,6 +17,9 @@ from sentinode.nets.trained import weights_digest
 from sentinode.scores import write_scores
 from sentinode.settings import OWN_NETWORKS, LadderSettings, TrainSettings
 
+MOST_PX = 2048
+"""Largest input size that a member may be given."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -70,17 +73,15 @@ def member_of(text: str) -> Member:
     """Return the member that NAME or NAME@PX names; what follows the @ of a hub's name may be a revision, which has other letters."""
     network, at, size = text.rpartition("@")
     if not at or (text.startswith("hf-hub:") and not size.isdecimal()):
-        network, size = text, "0"
-    if (
-        not network
-        or not size.isdecimal()
-        or not (size == "0" or 0 < int(size) <= 2048)
-        or (at and size == "0" and network != text)
-    ):
-        raise UsageProblem("members as NAME or NAME@PX, such as tf_efficientnet_lite1@128", shown(text), "change --members")
+        network, px = text, 0
+    else:
+        px = int(size) if size.isdecimal() else 0
+        if not network or not 0 < px <= MOST_PX:
+            do = "change --members"
+            raise UsageProblem("members as NAME or NAME@PX, such as tf_efficientnet_lite1@128", shown(text), do)
     if network in OWN_NETWORKS:
         raise UsageProblem("pretrained networks in --members", shown(network), "add it to --rungs: every rung is a candidate")
-    return Member(network, int(size))
+    return Member(network, px)
 
 
 @dataclass(frozen=True)
