@@ -157,10 +157,15 @@ class LadderSettings(TrainSettings):
         "auto", f"Network of the frozen and the fine-tuned rung, timm's or hf-hub:OWNER/NAME; auto: {PRETRAINED}."
     )
     minutes: float | None = option(
-        None, "Of training, divided: 2 parts simple-cnn, 3 p4m-cnn, 5 finetune, 1 the study's sample; others take what they need."
+        None,
+        "Of training, divided: 2 parts simple-cnn, 3 p4m-cnn, 5 finetune and each of --members, 1 the study's sample; "
+        "others take what they need.",
     )
     valid: str | None = option(None, "A store that chooses in every rung; default: a part split off the tiles that train.")
     rungs: str = option(",".join(RUNGS), "The rungs to climb, separated by commas.")
+    members: str = option(
+        "", "Networks fine-tuned for the ensemble alone, each NAME or NAME@PX: tf_efficientnet_lite1,tf_efficientnet_lite2@128."
+    )
     study: bool = option(True, "Also the reference study's table, and its scaling mistake made on purpose.")
     resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
 

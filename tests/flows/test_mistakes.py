@@ -93,7 +93,7 @@ def made_on(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tupl
     judged = [part_of("valid", store, rows[:30], 100), part_of("test", store, rows[30:], 100)]
     parts: Any = SimpleNamespace(train=(store, rows))
     settings = LadderSettings(resamples=100)
-    return mistakes.make_mistakes(folder, run, parts, judged, settings, Progress(quiet=True)), judged, taken
+    return mistakes.make_mistakes(folder, run, parts, judged, settings, Progress(quiet=True), None), judged, taken
 
 
 def test_all_are_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,27 +109,60 @@ def test_all_are_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not (tmp_path / "mistakes" / "features").exists()
 
 
+EITHER, ABOVE, BELOW = (-0.01, 0.01), (0.01, 0.03), (-0.03, -0.01)
+
+
 @pytest.mark.parametrize(
-    ("wrong", "low", "floor", "says"),
+    ("lost", "with_it", "without", "says"),
     [
-        (0.72, 0.1, 0.79, "Wrong scaling explains the study's puzzle"),
-        (0.82, 0.1, 0.79, "explains a part of"),
-        (0.90, -0.1, 0.79, "does not explain"),
-        (0.72, 0.1, None, "costs what its 0.7237 lacks"),
+        (ABOVE, BELOW, ABOVE, "Wrong scaling explains the study's puzzle"),
+        (ABOVE, BELOW, EITHER, "Wrong scaling explains the study's puzzle"),
+        (ABOVE, BELOW, BELOW, "explains a part of the study's puzzle: with it"),
+        (ABOVE, EITHER, ABOVE, "which these tiles cannot tell from colour alone"),
+        (ABOVE, ABOVE, ABOVE, "still above colour alone"),
+        (EITHER, BELOW, ABOVE, "does not explain its 0.7237 here: with it"),
+        (BELOW, BELOW, BELOW, "does not explain"),
+        (ABOVE, None, None, "costs a part of what its 0.7237 lacks"),
     ],
 )
-def test_the_sentence_follows_the_numbers(
-    monkeypatch: pytest.MonkeyPatch, wrong: float, low: float, floor: float | None, says: str
+def test_the_sentence_follows_the_intervals_and_not_the_points(
+    lost: tuple[float, float], with_it: tuple[float, float] | None, without: tuple[float, float] | None, says: str
 ) -> None:
     def row(name: str, dense: float) -> dict[str, Any]:
         return {"name": name, "dense": {"test": {"estimate": dense}}, "logistic": {"test": {"estimate": 0.87}}}
 
-    lost = {"estimate": 0.91 - wrong, "low": low, "high": 0.3}
-    made = {"on": ["valid", "test"], "rows": [row(OWN, 0.91), row(STUDYS, wrong)], "lost": {"dense": lost}}
-    monkeypatch.setattr(mistakes, "auroc", lambda *_: floor)
-    climbed: Any = None if floor is None else SimpleNamespace(logits={"test": None})
-    judged: Any = [SimpleNamespace(name="test", labels=None)]
-    said = answer_of(made, climbed, judged)
+    def paired(ends: tuple[float, float]) -> dict[str, float]:
+        return {"estimate": sum(ends) / 2, "low": ends[0], "high": ends[1]}
+
+    floor = None if with_it is None or without is None else {"auroc": 0.79, STUDYS: paired(with_it), OWN: paired(without)}
+    made = {
+        "on": ["valid", "test"],
+        "rows": [row(OWN, 0.91), row(STUDYS, 0.72)],
+        "lost": {"dense": paired(lost)},
+        "floor": floor,
+    }
+    said = answer_of(made)
     assert says in said
-    assert f"from 0.9100 to {wrong:.4f} on test" in said
+    assert "from 0.9100 to 0.7200 on test" in said
     assert said.count(". ") == 0, "one sentence"
+    assert ("with either" in said) == (lost == ABOVE and without == BELOW)
+    assert ("holds 0" in said) == (lost == EITHER)
+
+
+def test_the_floor_is_compared_on_the_same_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, rng = colourful(400), np.random.default_rng(0)
+    judged = part_of("test", store, np.arange(100, 400), 100)
+    monkeypatch.setattr(mistakes, "MOST_JUDGED", 50)
+    few = mistakes.fewer(judged, 100, 0)
+    assert 40 <= len(few.rows) <= 60
+    level = rng.normal(size=300) + judged.labels
+    floor: Any = SimpleNamespace(logits={"test": level})
+    made = {name: {"dense-test": rng.normal(size=len(few.rows)) + worth * few.labels} for name, worth in ((OWN, 3), (STUDYS, 0))}
+    got = mistakes.beside_floor(floor, judged, few, made, LadderSettings(resamples=100))
+    assert got is not None
+    at = few.rows - 100
+    assert got["auroc"] == pytest.approx(roc_auc_score(few.labels, level[at]))
+    for name in (OWN, STUDYS):
+        own = roc_auc_score(few.labels, made[name]["dense-test"])
+        assert got[name]["estimate"] == pytest.approx(own - got["auroc"], abs=1e-12)
+    assert mistakes.beside_floor(None, judged, few, made, LadderSettings()) is None

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sentinode.report import climb
-from sentinode.report.ladder import WIDE, compared, estimate, ladder_lines, number, verdict, write_ladder
+from sentinode.report.ladder import WIDE, compared, estimate, ladder_lines, minutes, number, verdict, write_ladder
 
 
 def figure(estimate: float, reach: float = 0.01) -> dict[str, Any]:
@@ -20,8 +20,27 @@ def figure(estimate: float, reach: float = 0.01) -> dict[str, Any]:
 
 
 def rung(name: str, title: str, auroc: float, minutes: float, weights: int) -> dict[str, Any]:
-    cost = {"minutes": minutes, "train_tiles_per_s": 800.0, "predict_tiles_per_s": 1500.0, "megabytes": weights / 250_000}
+    cost = {
+        "minutes": minutes,
+        "minutes_lack": "",
+        "notes": [],
+        "train_tiles_per_s": 800.0,
+        "predict_tiles_per_s": 1500.0,
+        "megabytes": weights / 250_000,
+    }
     return {"name": name, "title": title, **cost, "weights": weights, "valid": figure(auroc + 0.01), "test": figure(auroc)}
+
+
+def ensemble_told(rungs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is told of an ensemble of the fine-tuned rung and one more network; the CNNs and the frozen rung left out."""
+    more = rung("finetune-lite1-128", "fine-tuned lite1 at 128 px", 0.955, 30.0, 4_200_000)
+    places = {"finetune": 1, "finetune-lite1-128": 2}
+    rows = [
+        {key: one[key] for key in ("name", "title", "minutes", "minutes_lack", "valid", "test")}
+        | {"network": "some_network", "picked": places.get(one["name"]), "same_as": None, "log_loss": 0.2}
+        for one in (*rungs[1:5], more)
+    ]
+    return {"chosen_on": "valid", "criterion": "log loss", "views": 8, "candidates": rows}
 
 
 def ladder_values() -> dict[str, Any]:
@@ -49,6 +68,7 @@ def ladder_values() -> dict[str, Any]:
         "rungs": rungs,
         "backbone": "tf_efficientnet_lite0",
         "rule": "worth it: the interval lies above 0",
+        "ensemble": ensemble_told(rungs),
         "study": [study],
         "mistakes": {
             "network": "lite0",
@@ -100,7 +120,17 @@ def test_the_page_holds_all_and_asks_for_nothing(tmp_path: Path) -> None:
         assert estimate(row["test"]) in text
         assert verdict(row) in text
         assert compared(row) in text
-    for said in ("Not a medical device", "Scaling it was.", "0.9365", "sentinode ladder S.store", "only 12 slides"):
+    for row in values["ensemble"]["candidates"]:
+        assert row["title"] in text
+    for said in (
+        "picked, 2.",
+        "left out",
+        "Not a medical device",
+        "Scaling it was.",
+        "0.9365",
+        "sentinode ladder S.store",
+        "only 12 slides",
+    ):
         assert said in text
 
 
@@ -113,7 +143,7 @@ def test_names_from_data_are_escaped_in_page_and_picture(tmp_path: Path) -> None
     assert "<script>" not in (tmp_path / "figures" / "ladder.svg").read_text("utf-8")
 
 
-@pytest.mark.parametrize("cut", ["test", "study", "mistakes", "floor"])
+@pytest.mark.parametrize("cut", ["test", "study", "mistakes", "floor", "ensemble"])
 def test_what_was_not_made_is_left_out(tmp_path: Path, cut: str) -> None:
     values = ladder_values()
     if cut == "test":
@@ -124,6 +154,8 @@ def test_what_was_not_made_is_left_out(tmp_path: Path, cut: str) -> None:
             if "difference" in row:
                 row["difference"]["on"] = "valid"
         del values["study"][0]["test"]
+        for row in values["ensemble"]["candidates"]:
+            del row["test"]
     elif cut == "floor":
         values["rungs"] = [{**values["rungs"][1]}, *values["rungs"][2:]]
         for name in ("below", "below_title", "difference", "verdict", "cost"):
@@ -139,8 +171,12 @@ def test_the_table_fits_the_terminal_and_names_every_rung() -> None:
     values["warnings"].append("long " * 60)
     lines = ladder_lines(values)
     assert max(map(len, lines)) <= WIDE
+    end = next(at for at, line in enumerate(lines) if line.startswith("rule:"))
     for row in values["rungs"]:
-        assert sum(line.startswith(row["title"] + "  ") for line in lines) == 1
+        assert sum(line.startswith(row["title"] + "  ") for line in lines[:end]) == 1
+    for row in values["ensemble"]["candidates"]:
+        (line,) = [line for line in lines[end:] if line.startswith(row["title"] + "  ")]
+        assert line.split()[-1] == minutes(row), "a candidate is one line"
 
 
 def test_the_csv_gives_every_number_back(tmp_path: Path) -> None:
@@ -153,6 +189,7 @@ def test_the_csv_gives_every_number_back(tmp_path: Path) -> None:
         assert float(row["test_auroc_low"]) == wanted["test"]["low"]
         assert float(row["minutes"]) == wanted["minutes"]
         assert row["verdict"] == wanted.get("verdict", "")
+        assert row["notes"] == "; ".join(wanted.get("notes", []))
     assert float(rows[3]["difference"]) == values["rungs"][3]["difference"]["estimate"]
 
 
@@ -175,8 +212,8 @@ def noisy() -> dict[str, Any]:
     """Return rungs about the floor, with long bars that cross it and each other's labels."""
     values = ladder_values()
     levels = ((0.55, 0.2), (0.625, 0.048), (0.514, 0.063), (0.753, 1.15), (0.551, 1.27), (0.632, 2.5))
-    for row, (level, minutes) in zip(values["rungs"], levels, strict=True):
-        row["minutes"], row["test"] = minutes, figure(level, 0.09)
+    for row, (level, spent) in zip(values["rungs"], levels, strict=True):
+        row["minutes"], row["test"] = spent, figure(level, 0.09)
     return values
 
 

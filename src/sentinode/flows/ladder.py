@@ -16,8 +16,10 @@ from sentinode.errors import StoreProblem, UsageProblem, shown
 from sentinode.fit.parts import Parts, choose_parts
 from sentinode.fit.start import start
 from sentinode.fit.train import checked
+from sentinode.flows.attempts import attempts_at
 from sentinode.flows.evaluate import Origin, origin_of
-from sentinode.flows.mistakes import answer_of, make_mistakes
+from sentinode.flows.members import Ensemble, Member, against_best, chosen_members, climb_ensemble, facts_of_ensemble
+from sentinode.flows.mistakes import make_mistakes
 from sentinode.flows.rungs import (
     SAMPLED,
     TITLES,
@@ -25,7 +27,6 @@ from sentinode.flows.rungs import (
     Part,
     chosen_rungs,
     climb,
-    climb_ensemble,
     climb_floor,
     part_of,
     settings_of,
@@ -38,11 +39,34 @@ from sentinode.nets.trained import load
 from sentinode.progress import Progress
 from sentinode.report.ladder import ladder_lines, write_ladder
 from sentinode.run import claim_folder, read_json, write_json
-from sentinode.settings import LadderSettings, settings_from
+from sentinode.settings import LadderSettings, TrainSettings, settings_from
 from sentinode.tiles.store import open_store
 
 FORMAT = 1
 """Version of ladder.json."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a ladder is climbed with: its folder, the rungs and the ensemble's own members, who trains, who judges, and its voice."""
+
+    folder: Path
+    names: tuple[str, ...]
+    members: tuple[Member, ...]
+    parts: Parts
+    judged: list[Part]
+    settings: LadderSettings
+    progress: Progress
+
+    @property
+    def sampled(self) -> list[str]:
+        """What is trained beside the rungs, for the study's table."""
+        return [SAMPLED] if self.settings.study and "simple-cnn" in self.names else []
+
+    @property
+    def trained(self) -> list[str]:
+        """Names of all trainings: the minutes are divided among them."""
+        return [*self.names, *self.sampled, *(member.name for member in self.members)]
 
 
 @dataclass(frozen=True)
@@ -108,9 +132,11 @@ def ladder(
         For settings, tiles and folders that do not fit, or a store of one class.
     """
     settings = checked_settings(settings_from(LadderSettings, settings, options))
-    names, folder, progress = chosen_rungs(settings.rungs), Path(out), Progress(quiet)
+    names, folder = chosen_rungs(settings.rungs), Path(out)
+    members = chosen_members(settings, names)
     parts, judged = open_parts(store, test, settings)
-    started = started_with(settings, parts, judged, weights_digest_of(names, settings, parts))
+    way = Way(folder, names, members, parts, judged, settings, Progress(quiet))
+    started = started_with(settings, parts, judged, weights_digests(way))
     if claim_folder(folder, "ladder.json", resume=resume, overwrite=overwrite):
         return_to(folder, started)
         if not (folder / "unfinished.json").exists():
@@ -118,12 +144,17 @@ def ladder(
     write_json(folder / "unfinished.json", started)
     origin = origin_of([parts.passport()], judged[-1].store) if len(judged) > 1 else None
     for line in first_words(origin, judged):
-        progress.say(line, always=True)
-    rungs, beside = climb_all(folder, names, parts, judged, settings, progress)
+        way.progress.say(line, always=True)
+    rungs, beside, ensemble = climb_all(way)
     mistakes = None
     if settings.study and "frozen" in names:
-        mistakes = make_mistakes(folder, load(folder / "rungs" / "frozen"), parts, judged, settings, progress)
-        mistakes["answer"] = answer_of(mistakes, next((one for one in rungs if one.name == "floor"), None), judged)
+        floor = next((one for one in rungs if one.name == "floor"), None)
+        frozen = load(folder / "rungs" / "frozen")
+        mistakes = make_mistakes(folder, frozen, parts, judged, settings, way.progress, floor)
+    rows, told = rows_of(rungs, judged, settings.resamples, settings.seed), None
+    if ensemble:
+        told = facts_of_ensemble(ensemble, judged, settings.resamples, settings.seed)
+        rows[-1] |= against_best(ensemble, judged[-1], settings.resamples, settings.seed) | {"notes": told["notes"]}
     values = {
         "format": FORMAT,
         **started,
@@ -134,9 +165,11 @@ def ladder(
         "judged": [facts_of(part) for part in judged],
         "backbone": next((one.network for one in rungs if one.name in {"frozen", "finetune"}), None),
         "rule": RULE,
-        "rungs": rows_of(rungs, judged, settings.resamples, settings.seed),
+        "rungs": rows,
+        "ensemble": told,
         "study": study_rows([*rungs, *beside], judged, settings.resamples, settings.seed, mistakes) if settings.study else [],
         "mistakes": mistakes,
+        "conditions": {path.stem: attempts_at(folder, path.stem) for path in sorted((folder / "conditions").glob("*.json"))},
         "machine": dataclasses.asdict(probe()),
         "versions": {name: version(name) for name in ("sentinode", "torch")} | {"python": platform.python_version()},
     }
@@ -172,15 +205,17 @@ def open_parts(store: str | Path, test: str | Path | None, settings: LadderSetti
     return parts, judged
 
 
-def weights_digest_of(names: tuple[str, ...], settings: LadderSettings, parts: Parts) -> str:
-    """Return the digest of the backbone's weights, "" without such a rung: what does not exist or fit is told before all else."""
-    wanted = [name for name in names if name in {"frozen", "finetune"}]
-    facts = [start(settings_of(name, settings, names), parts)[1] for name in wanted[:1]]
-    return str(facts[0].training["weights_digest"]) if facts else ""
+def weights_digests(way: Way) -> dict[str, str]:
+    """Return the digests of pretrained weights, of the backbone and of each member: what does not exist or fit is told first."""
+    starts = {member.name: member.settings(way.settings, way.trained) for member in way.members}
+    backbones = [name for name in way.names if name in {"frozen", "finetune"}]
+    if backbones:
+        starts = {"backbone": settings_of(backbones[0], way.settings, way.trained)} | starts
+    return {name: str(start(how, way.parts)[1].training["weights_digest"]) for name, how in starts.items()}
 
 
-def started_with(settings: LadderSettings, parts: Parts, judged: list[Part], weights: str) -> dict[str, Any]:
-    """Return what decides a ladder: settings, tiles, the backbone's weights, and a digest of them all."""
+def started_with(settings: LadderSettings, parts: Parts, judged: list[Part], weights: dict[str, str]) -> dict[str, Any]:
+    """Return what decides a ladder: settings, tiles, pretrained weights, and a digest of them all."""
     stores = {"train": parts.train[0].digest, **{part.name: part.store.digest for part in judged}}
     facts = {"settings": dataclasses.asdict(settings), "stores": stores, "weights": weights}
     return {"fingerprint": hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32], **facts}
@@ -194,11 +229,12 @@ def return_to(folder: Path, started: dict[str, Any]) -> None:
         return
     before, now = then.get("settings", {}), started["settings"]
     changed = [f"{name} {shown(now[name])}, not {shown(value)}" for name, value in before.items() if now.get(name) != value]
+    changed += [f"no {name}, as there was none then" for name in now if name not in before]
     stores = then.get("stores", {})
     changed += [f"another {name} store" for name in ("train", "valid", "test") if stores.get(name) != started["stores"].get(name)]
     raise UsageProblem(
         f"the settings and tiles that {shown(folder)} was started with",
-        "; ".join(changed) or "other weights of the backbone",
+        "; ".join(changed) or "other pretrained weights",
         "resume with the same command, or start anew with --overwrite",
     )
 
@@ -212,32 +248,42 @@ def first_words(origin: Origin | None, judged: list[Part]) -> list[str]:
     return list(dict.fromkeys(warnings))
 
 
-def climb_all(
-    folder: Path, names: tuple[str, ...], parts: Parts, judged: list[Part], settings: LadderSettings, progress: Progress
-) -> tuple[list[Climbed], list[Climbed]]:
+def climb_all(way: Way) -> tuple[list[Climbed], list[Climbed], Ensemble | None]:
     """Climb the rungs in order, then what the study's table needs beside them; what is there already is opened."""
-    rungs: list[Climbed] = []
-    trained = [name for name in names if name not in {"floor", "ensemble"}]
-    sampled = [SAMPLED] if settings.study and "simple-cnn" in names else []
-
-    def climb_one(name: str, views: bool) -> Climbed:
-        how = settings_of(name, settings, [*trained, *sampled])
-        run = train_rung(folder, name, parts.train[0], how, settings.valid, progress)
-        return climb(folder, run, judged, views=views, device=settings.device, progress=progress)
-
+    names, progress = way.names, way.progress
+    rungs, ensemble = list[Climbed](), None
     for number, name in enumerate(names, 1):
         progress.say(f"rung {number}/{len(names)}: {TITLES[name]}")
         if name == "floor":
-            rung = climb_floor(folder, parts, judged)
+            rung = climb_floor(way.folder, way.parts, way.judged)
         elif name == "ensemble":
-            rung = climb_ensemble(folder, [one for one in rungs if one.views], judged)
+            candidates = [one for one in rungs if one.views] + climb_members(way)
+            ensemble = climb_ensemble(way.folder, candidates, way.judged)
+            rung = ensemble.rung
         else:
-            rung = climb_one(name, views="ensemble" in names)
+            rung = climb_run(way, name, TITLES[name], settings_of(name, way.settings, way.trained), "ensemble" in names)
         rungs.append(rung)
         progress.say(f"rung {number}/{len(names)}: {rung.title} took {minutes_text(rung.minutes)} of training")
-    for name in sampled:
+    beside = []
+    for name in way.sampled:
         progress.say(f"beside the rungs: {TITLES[name]}")
-    return rungs, [climb_one(name, views=False) for name in sampled]
+        beside.append(climb_run(way, name, TITLES[name], settings_of(name, way.settings, way.trained), views=False))
+    return rungs, beside, ensemble
+
+
+def climb_members(way: Way) -> list[Climbed]:
+    """Fine-tune the networks that are for the ensemble alone, each a run of its own."""
+    climbed = []
+    for number, member in enumerate(way.members, 1):
+        way.progress.say(f"member {number}/{len(way.members)}: {member.title}")
+        climbed.append(climb_run(way, member.name, member.title, member.settings(way.settings, way.trained), views=True))
+    return climbed
+
+
+def climb_run(way: Way, name: str, title: str, how: TrainSettings, views: bool) -> Climbed:
+    """Train one run, or open it, and score the parts with it."""
+    run = train_rung(way.folder, name, way.parts.train[0], how, way.settings.valid, way.progress)
+    return climb(way.folder, run, way.judged, title=title, views=views, device=way.settings.device, progress=way.progress)
 
 
 def minutes_text(minutes: float) -> str:

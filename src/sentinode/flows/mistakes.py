@@ -23,7 +23,7 @@ from sentinode.fit.parts import Parts
 from sentinode.fit.probe import floor_rows
 from sentinode.fit.start import classifier_of
 from sentinode.flows.rungs import Climbed, Part, part_of
-from sentinode.flows.verdicts import figure_on
+from sentinode.flows.verdicts import figure_on, signed
 from sentinode.judge.auroc import auroc
 from sentinode.judge.compare import auroc_difference
 from sentinode.machine.plan import choose_device
@@ -106,15 +106,21 @@ def fewer(part: Part, resamples: int, seed: int) -> Part:
 
 
 def make_mistakes(
-    folder: Path, run: Run, parts: Parts, judged: Sequence[Part], settings: LadderSettings, progress: Progress
+    folder: Path,
+    run: Run,
+    parts: Parts,
+    judged: Sequence[Part],
+    settings: LadderSettings,
+    progress: Progress,
+    floor: Climbed | None,
 ) -> dict[str, Any]:
     """Take features under each preprocessing, fit both heads, and judge them; what was made before is read.
 
     Returns
     -------
     dict
-        network, n_train, on (names of the parts), rows (title, span, AUROC of both heads by part), and the paired differences that
-        the answer rests on.
+        network, n_train, on (names of the parts), rows (title, span, AUROC of both heads by part), the paired differences that
+        the answer rests on (`lost`: own less the study's, by head; `floor`: the study's head less the floor), and the answer.
     """
     store, rows = parts.train
     rows = rows[floor_rows(store.rows["id"].astype(str).to_numpy()[rows].tolist(), store.rows["label"].to_numpy()[rows])]
@@ -148,14 +154,16 @@ def make_mistakes(
         )
         for head in ("dense", "logistic")
     }
-    return {
+    told = {
         "network": run.facts.network,
         "n_train": len(rows),
         "on": [part.name for part in few],
         "n": [len(part.rows) for part in few],
         "rows": table,
         "lost": {head: one.as_dict() for head, one in lost.items()},
+        "floor": beside_floor(floor, judged[-1], last, made, settings),
     }
+    return told | {"answer": answer_of(told)}
 
 
 def logits_of(taken: list[Features], labels: Labels, judged: Sequence[Part], settings: TrainSettings) -> dict[str, Floats]:
@@ -186,21 +194,47 @@ def keep_logits(path: Path, run: Run, logits: dict[str, Floats]) -> None:
         np.savez_compressed(handle, **arrays)
 
 
-def answer_of(made: dict[str, Any], floor: Climbed | None, judged: Sequence[Part]) -> str:
-    """Return the sentence that answers the study's puzzle from the numbers of `make_mistakes`."""
+def beside_floor(
+    floor: Climbed | None, judged: Part, few: Part, made: dict[str, dict[str, Floats]], settings: LadderSettings
+) -> dict[str, Any] | None:
+    """Return the floor's AUROC on the tiles `few` of `judged`, and how far the study's head is ahead of it with either scaling, paired."""
+    if floor is None:
+        return None
+    order = np.argsort(judged.rows)
+    level = floor.logits[judged.name][order[np.searchsorted(judged.rows, few.rows, sorter=order)]]
+
+    def ahead(name: str) -> dict[str, Any]:
+        logits = made[name][f"dense-{few.name}"]
+        return auroc_difference(few.labels, logits, level, few.slides, settings.resamples, settings.seed).as_dict()
+
+    return {"auroc": auroc(few.labels, level), OWN: ahead(OWN), STUDYS: ahead(STUDYS)}
+
+
+def answer_of(made: dict[str, Any]) -> str:
+    """Return the sentence that answers the study's puzzle from the numbers of `make_mistakes`: by paired intervals, never by points.
+
+    The puzzle: a frozen network below colour alone. Scaling explains it where the study's head loses by it, stands below colour alone
+    with it and does not without. A head that is below either way has more than its scaling against it.
+    """
     on, rows, lost = made["on"][-1], {row["name"]: row for row in made["rows"]}, made["lost"]["dense"]
     right, wrong = (rows[name]["dense"][on]["estimate"] for name in (OWN, STUDYS))
     change = f"with it the study's head on the same frozen network goes from {right:.4f} to {wrong:.4f} on {on}"
     change += f" ({-lost['estimate']:+.4f}, {-lost['high']:+.4f} to {-lost['low']:+.4f})"
     if lost["low"] <= 0:
-        return f"The study's scaling does not explain its 0.7237 here: {change}."
-    saved = (
-        f"logistic regression on standardised features gets {rows[STUDYS]['logistic'][on]['estimate']:.4f} from the same input"
-    )
-    if floor is None:
-        return f"The study's scaling costs what its 0.7237 lacks: {change}; {saved}."
-    part = next(part for part in judged if part.name == on)
-    level = auroc(part.labels, floor.logits[on])
-    if wrong < level:
-        return f"Wrong scaling explains the study's puzzle: {change}, below colour alone ({level:.4f}); {saved}."
-    return f"Wrong scaling explains a part of the study's puzzle: {change}, still above colour alone ({level:.4f}); {saved}."
+        doubt = "" if lost["high"] < 0 else ", an interval that holds 0"
+        return f"The study's scaling does not explain its 0.7237 here: {change}{doubt}."
+    heads = [rows[name]["logistic"][on]["estimate"] for name in (OWN, STUDYS)]
+    saved = f"logistic regression on standardised features goes from {heads[0]:.4f} to {heads[1]:.4f}"
+    if made["floor"] is None:
+        return f"The study's scaling costs a part of what its 0.7237 lacks: {change}; {saved}."
+    with_it, without = made["floor"][STUDYS], made["floor"][OWN]
+    level = f"colour alone ({made['floor']['auroc']:.4f})"
+    if with_it["high"] >= 0:
+        where = "still above" if with_it["low"] > 0 else "which these tiles cannot tell from"
+        return f"Wrong scaling explains a part of the study's puzzle: {change}, {where} {level}, {signed(with_it)}; {saved}."
+    if without["high"] < 0:
+        return (
+            f"Wrong scaling explains a part of the study's puzzle: {change}, but the head is below {level} with either, "
+            f"{signed(without)} and {signed(with_it)}, so the head itself is the other part; {saved}."
+        )
+    return f"Wrong scaling explains the study's puzzle: {change}, {signed(with_it)} to {level}, without it {signed(without)}; {saved}."

@@ -15,7 +15,7 @@ from sentinode.errors import RunProblem, UndefinedScore, UsageProblem, nearest, 
 from sentinode.fit.parts import Parts
 from sentinode.fit.probe import colour_histogram, keep_floor_sample, load_floor
 from sentinode.fit.train import train
-from sentinode.infer.ensemble import mean_logit
+from sentinode.flows.attempts import attempt, attempts_at, extracted_all, seconds_of
 from sentinode.judge.bootstrap import weights_in_chunks
 from sentinode.judge.statement import TILES, Slides, slides_of
 from sentinode.machine.plan import choose_device
@@ -40,12 +40,16 @@ TITLES = {
     SAMPLED: "simple CNN, 5 % sample",
 }
 """How the rungs are called."""
+HEADS = {"logistic": "logistic regression", "linear": "a dense head", "mlp": "a hidden layer and a dense head"}
+"""How the heads on a backbone are called; fine-tuning begins with them."""
 OWN = ("simple-cnn", "p4m-cnn")
 """Rungs whose network is our own: settings that concern backbones do not reach them."""
 OF_BACKBONES = ("weights", "input_size", "head", "feature_views", "freeze", "layer_decay", "recalibrate_bn", "features")
 """Those settings."""
 CLOCK = {"simple-cnn": 2, "p4m-cnn": 3, "finetune": 5, SAMPLED: 1}
 """Parts of `minutes` that each training gets. The floor, and features of a frozen backbone, take what they need."""
+MEMBER = "finetune-"
+"""How the names of runs begin that are fine-tuned for the ensemble alone."""
 VIEWS = 8
 """Dihedral views over which the ensemble's members are averaged."""
 CHUNK = 1024
@@ -53,15 +57,13 @@ CHUNK = 1024
 
 
 def chosen_rungs(text: str) -> tuple[str, ...]:
-    """Return the rungs that `text` names, from the lowest; UsageProblem for a name that is none, or an ensemble of one."""
+    """Return the rungs that `text` names, from the lowest; UsageProblem for a name that is none, or for none at all."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in RUNGS:
             raise UsageProblem(f"rungs among {', '.join(RUNGS)}", shown(name), nearest(name, list(RUNGS)))
-    members = [name for name in names if name not in {"floor", "ensemble"}]
-    if not names or ("ensemble" in names and len(set(members)) < 2):
-        found = "an ensemble of fewer than two" if names else "none"
-        raise UsageProblem("rungs to climb", found, "name more of them in --rungs, or leave --rungs out")
+    if not names:
+        raise UsageProblem("rungs to climb", "none", "name some in --rungs, or leave --rungs out")
     return tuple(name for name in RUNGS if name in names)
 
 
@@ -71,7 +73,7 @@ def settings_of(rung: str, settings: LadderSettings, trained: Sequence[str]) -> 
     defaults = {one.name: one.default for one in dataclasses.fields(TrainSettings)}
     minutes = None
     if settings.minutes is not None and rung in CLOCK:
-        minutes = settings.minutes * CLOCK[rung] / sum(CLOCK[name] for name in trained if name in CLOCK)
+        minutes = settings.minutes * CLOCK[rung] / sum(map(clock_of, trained))
     changes: dict[str, Any] = {"minutes": minutes}
     if rung == SAMPLED:
         changes["sample"] = "5%"
@@ -81,6 +83,11 @@ def settings_of(rung: str, settings: LadderSettings, trained: Sequence[str]) -> 
     else:
         changes |= {"backbone": rung}
     return resolved(dataclasses.replace(plain, **changes))
+
+
+def clock_of(name: str) -> int:
+    """Return the parts of `minutes` that a training gets; a member of the ensemble gets those of the fine-tuned rung."""
+    return CLOCK["finetune"] if name.startswith(MEMBER) else CLOCK.get(name, 0)
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,7 @@ class Climbed:
     """A rung that was reached: its logits [n] by part, and what it cost.
 
     `views` holds the logits over eight views, where an ensemble needs them. Rates are tiles a second; 0 where there is none.
+    `tiles` is how many trained it. `lack`: what is missing in the minutes, "" where they are whole.
     """
 
     name: str
@@ -145,6 +153,9 @@ class Climbed:
     megabytes: float
     weights: int
     network: str = ""
+    head: str = ""
+    tiles: int = 0
+    lack: str = ""
     notes: tuple[str, ...] = ()
     views: dict[str, Floats] = dataclasses.field(default_factory=dict)
     views_rate: float = 0.0
@@ -154,8 +165,9 @@ def climb_floor(folder: Path, parts: Parts, judged: Sequence[Part]) -> Climbed:
     """Fit the floor on at most 8,000 training tiles and score the parts by colour alone."""
     home, began = folder / "rungs" / "floor", time.perf_counter()
     if not (home / "rung.json").is_file():
-        keep_floor_sample(home / "floor.npz", *parts.train)
-        floor = load_floor(home / "floor.npz")
+        with attempt(folder, "floor"):
+            keep_floor_sample(home / "floor.npz", *parts.train)
+            floor = load_floor(home / "floor.npz")
         seconds = time.perf_counter() - began
         write_json(home / "rung.json", {"seconds": seconds, "tiles_per_s": floor.n / seconds})
     cost, floor = read_json(home / "rung.json"), load_floor(home / "floor.npz")
@@ -179,11 +191,22 @@ def climb_floor(folder: Path, parts: Parts, judged: Sequence[Part]) -> Climbed:
 def train_rung(folder: Path, name: str, store: Store, settings: TrainSettings, valid: str | None, progress: Progress) -> Run:
     """Train a rung into DIR/rungs/NAME, go on with an unfinished one, or open a finished one."""
     home = folder / "rungs" / name
-    resume = (home / "unfinished.json").exists() or (home / "run.json").exists()
-    return train(store, out=home, valid=valid, settings=settings, resume=resume, quiet=progress.quiet)
+    unfinished, there = (home / "unfinished.json").exists(), (home / "run.json").exists()
+    if there and not unfinished:
+        return train(store, out=home, valid=valid, settings=settings, resume=True, quiet=progress.quiet)
+    with attempt(folder, name, features_folders(settings, store, valid)):
+        return train(store, out=home, valid=valid, settings=settings, resume=unfinished, quiet=progress.quiet)
 
 
-def climb(folder: Path, run: Run, judged: Sequence[Part], *, views: bool, device: str, progress: Progress) -> Climbed:
+def features_folders(settings: TrainSettings, store: Store, valid: str | None) -> list[Path]:
+    """Return where a training keeps its features, as `extract` decides it."""
+    if settings.features:
+        return [Path(settings.features)]
+    stores = [store.path, *([Path(valid)] if valid else [])]
+    return [path.with_name(path.name.removesuffix(".store") + ".features") for path in stores]
+
+
+def climb(folder: Path, run: Run, judged: Sequence[Part], *, title: str, views: bool, device: str, progress: Progress) -> Climbed:
     """Score the parts with a trained run, over eight views as well where an ensemble will need them."""
     name, cost = run.path.name, run.record["cost"]
     ids = pd.read_parquet(run.path / "valid.parquet", columns=["id"])["id"]
@@ -192,6 +215,11 @@ def climb(folder: Path, run: Run, judged: Sequence[Part], *, views: bool, device
         raise RunProblem(
             f"{shown(run.path)} to have chosen on the ladder's validation tiles", "other tiles", "start anew with --overwrite"
         )
+    attempts = attempts_at(folder, name)
+    seconds, lack = seconds_of(cost, attempts)
+    notes = [f"its minutes are at least these: {lack}"] if lack else []
+    if run.record["settings"]["backbone"] == "finetune" and attempts and not extracted_all(attempts):
+        notes.append("its head began on features that were there already, whose extraction is not in its minutes")
     logits, rates = {}, []
     for part in judged:
         logits[part.name], rate = scored(folder, run, part, 1, device, progress)
@@ -203,11 +231,14 @@ def climb(folder: Path, run: Run, judged: Sequence[Part], *, views: bool, device
         turned_rates = [rate for _, rate in several]
     return Climbed(
         name=name,
-        title=TITLES[name],
+        title=title,
         network=run.facts.network,
-        notes=("its features were there already: the minutes are without their extraction",) if cost.get("cached") else (),
+        head=HEADS[run.record["settings"]["head"]] if run.record["settings"]["backbone"] != "scratch" else "a dense head",
+        tiles=run.record["data"]["train"]["n"],
+        lack=lack,
+        notes=tuple(notes),
         logits=logits,
-        minutes=cost["seconds"] / 60,
+        minutes=seconds / 60,
         train_rate=cost["tiles_per_s"],
         predict_rate=rates[-1],
         megabytes=(run.path / "model.safetensors").stat().st_size / 1e6,
@@ -236,22 +267,3 @@ def scored(folder: Path, run: Run, part: Part, views: int, device: str, progress
     rate = len(logits) / (time.perf_counter() - began)
     write_scores(path, part.scores(logits, header | {"tiles_per_s": rate}))
     return logits, rate
-
-
-def climb_ensemble(folder: Path, members: Sequence[Climbed], judged: Sequence[Part]) -> Climbed:
-    """Average the members' logits over eight views; it costs what its members cost together."""
-    logits = {part.name: mean_logit([member.views[part.name] for member in members]) for part in judged}
-    digests = [weights_digest(folder / "rungs" / member.name) for member in members]
-    for part in judged:
-        header = {"rung": "ensemble", "runs": digests, "views": VIEWS}
-        write_scores(folder / "scores" / f"ensemble-{part.name}.parquet", part.scores(logits[part.name], header))
-    return Climbed(
-        name="ensemble",
-        title=f"ensemble of {len(members)}, {VIEWS} views",
-        logits=logits,
-        minutes=sum(member.minutes for member in members),
-        train_rate=0.0,
-        predict_rate=1 / sum(1 / member.views_rate for member in members),
-        megabytes=sum(member.megabytes for member in members),
-        weights=sum(member.weights for member in members),
-    )

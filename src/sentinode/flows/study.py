@@ -8,11 +8,11 @@ from sentinode.flows.rungs import SAMPLED, Climbed, Part
 from sentinode.flows.verdicts import figure_on
 
 STUDY = (
-    ("simple CNN, all tiles", 0.9365, "simple-cnn"),
-    ("simple CNN, 5 % sample", 0.9300, SAMPLED),
-    ("frozen ResNet50, new head, 5 % sample", 0.7237, "frozen"),
+    ("simple CNN, dense head, Kaggle's 220,025", 0.9365, "simple-cnn"),
+    ("simple CNN, dense head, 5 % of Kaggle's", 0.9300, SAMPLED),
+    ("frozen ResNet50, dense head, 5 % of Kaggle's", 0.7237, "frozen"),
 )
-"""What the study reported of its validation tiles, and the run of ours that stands beside it."""
+"""What the study trained (network, head, tiles of Kaggle's 220,025), its AUC on its validation tiles, and our run beside it."""
 
 
 def study_rows(
@@ -21,12 +21,22 @@ def study_rows(
     """Return the study's rows that have a run of ours beside them, with its AUROC on each part; the mistake made again last."""
     ours = {one.name: one for one in climbed}
     rows = [
-        {"study": name, "auc": auc, "ours": ours[beside].title}
+        {"study": name, "auc": auc, "ours": words_of(ours[beside])}
         | {part.name: figure_on(part, ours[beside].logits[part.name], resamples, seed) for part in judged}
         for name, auc, beside in STUDY
         if beside in ours
     ]
     if mistakes:
         again = next(row for row in mistakes["rows"] if row["name"] == STUDYS)
-        rows.append({"study": STUDY[-1][0], "auc": STUDY[-1][1], "ours": "its scaling, its head"} | again["dense"])
+        rows.append({"study": STUDY[-1][0], "auc": STUDY[-1][1], "ours": again_words(mistakes)} | again["dense"])
     return rows
+
+
+def words_of(run: Climbed) -> str:
+    """Name what was trained: network, head and tiles."""
+    return f"{run.title}, {run.network} with {run.head}, {run.tiles:,} tiles"
+
+
+def again_words(mistakes: dict[str, Any]) -> str:
+    """Name the study's mistake, made again."""
+    return f"its scaling again, frozen {mistakes['network']} with its dense head, {mistakes['n_train']:,} tiles"

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sentinode.flows.rungs import VIEWS, Climbed, Part
-from sentinode.judge.auroc import auroc
+from sentinode.flows.rungs import Climbed, Part
 from sentinode.judge.compare import auroc_difference, auroc_figure
 from sentinode.judge.statement import Figure
 
@@ -15,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 RULE = (
     "worth it: the paired 95 % interval of the difference to the rung below lies above 0; worse: below 0; otherwise no better. "
-    "The ensemble is compared with the member that is best on valid."
+    "The ensemble is compared with the member that is best on valid, over the same views."
 )
 """How a verdict is reached."""
 
@@ -26,13 +25,17 @@ def figure_on(part: Part, logits: Floats, resamples: int, seed: int) -> dict[str
 
 
 def rows_of(rungs: Sequence[Climbed], judged: Sequence[Part], resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Return one row a rung, from the lowest; the last of `judged` decides the verdicts."""
+    """Return one row a rung, from the lowest; the last of `judged` decides the verdicts.
+
+    Whom the ensemble is compared with, `members.against_best` says.
+    """
     rows = []
     for at, rung in enumerate(rungs):
         row: dict[str, Any] = {
             "name": rung.name,
             "title": rung.title,
             "minutes": rung.minutes,
+            "minutes_lack": rung.lack,
             "train_tiles_per_s": rung.train_rate,
             "predict_tiles_per_s": rung.predict_rate,
             "megabytes": rung.megabytes,
@@ -40,31 +43,22 @@ def rows_of(rungs: Sequence[Climbed], judged: Sequence[Part], resamples: int, se
             "notes": list(rung.notes),
         }
         row |= {part.name: figure_on(part, rung.logits[part.name], resamples, seed) for part in judged}
-        if at:
-            row |= against(rung, below(rung, rungs[:at], judged[0]), judged[-1], resamples, seed)
-        if rung.name == "ensemble":
-            row["notes"].append(views_alone(below(rung, rungs[:at], judged[0]), judged[-1]))
+        if at and rung.name != "ensemble":
+            on, other = judged[-1], rungs[at - 1]
+            row |= against(rung, other, other.logits[on.name], on, resamples, seed)
         rows.append(row)
     return rows
 
 
-def below(rung: Climbed, lower: Sequence[Climbed], valid: Part) -> Climbed:
-    """Return what a rung is compared with: the one below; for the ensemble its best member, chosen on valid."""
-    if rung.name != "ensemble":
-        return lower[-1]
-    return max((one for one in lower if one.views), key=lambda one: auroc(valid.labels, one.logits[valid.name]))
-
-
-def against(rung: Climbed, other: Climbed, part: Part, resamples: int, seed: int) -> dict[str, Any]:
-    """Return the paired difference to another rung on `part`, and the verdict in words."""
-    difference = auroc_difference(part.labels, rung.logits[part.name], other.logits[part.name], part.slides, resamples, seed)
-    verdict, cost = verdict_of(difference), cost_of(rung.minutes - other.minutes)
+def against(rung: Climbed, other: Climbed, logits: Floats, part: Part, resamples: int, seed: int) -> dict[str, Any]:
+    """Return the paired difference to another rung's `logits` [n] on `part`, and the verdict in words."""
+    difference = auroc_difference(part.labels, rung.logits[part.name], logits, part.slides, resamples, seed)
     return {
         "below": other.name,
         "below_title": other.title,
         "difference": difference.as_dict() | {"on": part.name},
-        "verdict": verdict,
-        "cost": cost,
+        "verdict": verdict_of(difference),
+        "cost": cost_of(rung, other),
     }
 
 
@@ -75,13 +69,14 @@ def verdict_of(difference: Figure) -> str:
     return "worse" if difference.high < 0 else "no better"
 
 
-def cost_of(minutes: float) -> str:
-    """Say how much longer, or shorter, a rung trains."""
+def cost_of(rung: Climbed, other: Climbed) -> str:
+    """Say how much longer, or shorter, a rung trains than another, and whether that is all that is known of it."""
+    minutes = rung.minutes - other.minutes
     much = f"{abs(minutes):.1f} minutes" if abs(minutes) >= 1 else f"{60 * abs(minutes):.0f} s"
-    return f"{much} of training {'more' if minutes >= 0 else 'less'}"
+    known = ", as far as noted" if rung.lack or other.lack else ""
+    return f"{much} of training {'more' if minutes >= 0 else 'less'}{known}"
 
 
-def views_alone(best: Climbed, part: Part) -> str:
-    """Say what the best member reaches with the ensemble's views: what is left is the ensemble's own doing."""
-    alone = auroc(part.labels, best.views[part.name])
-    return f"{best.title} alone over {VIEWS} views: {alone:.4f} on {part.name}"
+def signed(difference: dict[str, Any]) -> str:
+    """Return a difference and its interval with their signs."""
+    return f"{difference['estimate']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"

@@ -90,7 +90,8 @@ def draw_rung(axes: Axes, row: dict[str, Any], on: str) -> Mark:
     axes.plot(
         [at], [figure["estimate"]], color=colour, marker=mark, ms=11 if mark == "*" else 7, mec="white", ls="none", zorder=3
     )
-    return at, figure, f"{row['title']} {figure['estimate']:.3f}", colour
+    more = " (minutes: at least)" if row["minutes_lack"] else ""
+    return at, figure, f"{row['title']} {figure['estimate']:.3f}{more}", colour
 
 
 def draw_floor(axes: Axes, row: dict[str, Any], on: str) -> None:

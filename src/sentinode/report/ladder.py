@@ -18,6 +18,7 @@ WORDS = {
     "worth it": "worth it",
     "no better": "no better than the rung below",
     "worse": "worse than the rung below",
+    "alone": "it is its best member alone: nothing improved on it",
 }
 """Verdicts in words."""
 WIDE = 120
@@ -35,6 +36,11 @@ def number(value: float, digits: int = 1) -> str:
     return f"{value:,.{digits}f}" if value >= 1 else f"{value:.2g}"
 
 
+def minutes(row: Values) -> str:
+    """Return the minutes of a rung, with a + where they are only a part of what it took."""
+    return number(row["minutes"]) + ("+" if row["minutes_lack"] else "")
+
+
 def estimate(figure: Values | None) -> str:
     """Return an AUROC and its interval, or a dash."""
     return f"{figure['estimate']:.4f} ({figure['low']:.3f}-{figure['high']:.3f})" if figure else "-"
@@ -46,7 +52,7 @@ def cells(row: Values) -> tuple[str, ...]:
         row["title"],
         estimate(row.get("valid")),
         estimate(row.get("test")),
-        number(row["minutes"]),
+        minutes(row),
         number(row["train_tiles_per_s"], 0),
         number(row["predict_tiles_per_s"], 0),
         number(row["megabytes"]),
@@ -100,20 +106,52 @@ def ladder_lines(values: Values) -> list[str]:
         lines.append("  ".join(text).rstrip())
         if at:
             rung = values["rungs"][at - 1]
-            said = [f"{compared(rung)}: {verdict(rung)}"] if "verdict" in rung else []
+            said = [": ".join(filter(None, (compared(rung), verdict(rung))))] if "verdict" in rung else []
             lines += [f"  {text}" for text in (*said, *rung.get("notes", []))]
-    lines += ["", f"rule: {values['rule']}", *study_lines(values), *mistake_lines(values)]
+    lines += ["", f"rule: {values['rule']}", *candidate_lines(values), *study_lines(values), *mistake_lines(values)]
     return [part for line in lines for part in (textwrap.wrap(line, WIDE, subsequent_indent="    ", **KEEP) or [""])]
+
+
+def place(row: Values) -> str:
+    """Return how a candidate of the ensemble fared: its place among the picked, whose double it is, or left out."""
+    if row["same_as"]:
+        return f"the same as {row['same_as']}"
+    return f"picked, {row['picked']}." if row["picked"] else "left out"
+
+
+def candidate_cells(row: Values, values: Values) -> tuple[str, ...]:
+    """Return a candidate of the ensemble, over all views, as the columns of `candidate_head`."""
+    figures = (estimate(row[part["name"]]) for part in values["judged"])
+    return row["title"], place(row), f"{row['log_loss']:.4f}", *figures, minutes(row)
+
+
+def candidate_head(values: Values) -> tuple[str, ...]:
+    """Return the columns of the ensemble's candidates."""
+    told = values["ensemble"]
+    figures = (f"{part['name']} AUROC, {told['views']} views" for part in values["judged"])
+    return "candidate", f"on {told['chosen_on']}", "log loss there", *figures, "minutes"
+
+
+def candidate_lines(values: Values) -> list[str]:
+    """Return every candidate of the ensemble over the views that it is averaged over, and who was picked."""
+    told = values.get("ensemble")
+    if not told:
+        return []
+    rows = [candidate_head(values), *(candidate_cells(row, values) for row in told["candidates"])]
+    return ["", f"ensemble: picked on {told['chosen_on']} by {told['criterion']}", *aligned(rows)]
 
 
 def study_lines(values: Values) -> list[str]:
     """Return the reference study's table beside ours."""
     if not values.get("study"):
         return []
-    rows = [("the study", "AUC there", "ours on valid", "ours on test", "ours is")]
+    rows = [("the study, and ours below it", "AUC there", *(f"ours on {part['name']}" for part in values["judged"]))]
     for row in values["study"]:
-        rows.append((row["study"], f"{row['auc']:.4f}", estimate(row["valid"]), estimate(row.get("test")), row["ours"]))
-    return ["", *aligned(rows)]
+        figures = (estimate(row.get(part["name"])) for part in values["judged"])
+        rows.append((row["study"], f"{row['auc']:.4f}", *figures))
+    head, *lines = aligned(rows)
+    pairs = zip(lines, values["study"], strict=True)
+    return ["", head, *(text for line, row in pairs for text in (line, f"  ours: {row['ours']}"))]
 
 
 def mistake_lines(values: Values) -> list[str]:
@@ -143,10 +181,10 @@ def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def write_csv(path: Path, values: Values) -> None:
     """Write the rungs as CSV, one row each, every number in full."""
     parts = [part["name"] for part in values["judged"]]
-    plain = ("name", "title", "minutes", "train_tiles_per_s", "predict_tiles_per_s", "megabytes", "weights")
+    plain = ("name", "title", "minutes", "minutes_lack", "train_tiles_per_s", "predict_tiles_per_s", "megabytes", "weights")
     ends = ("estimate", "low", "high")
     names = [*plain, *(f"{part}_auroc{end}" for part in parts for end in ("", "_low", "_high"))]
-    names += ["below", "difference", "difference_low", "difference_high", "difference_on", "verdict"]
+    names += ["below", "difference", "difference_low", "difference_high", "difference_on", "verdict", "cost", "notes"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(names)
@@ -154,6 +192,7 @@ def write_csv(path: Path, values: Values) -> None:
         of = row.get("difference", {})
         judged = [row[part][end] for part in parts for end in ends]
         compared = [row.get("below", ""), *(of.get(end, "") for end in (*ends, "on")), row.get("verdict", "")]
+        compared += [row.get("cost", ""), "; ".join(row.get("notes", []))]
         writer.writerow([*(row[name] for name in plain), *judged, *compared])
     write_bytes(path, text.getvalue().encode())
 
@@ -168,6 +207,8 @@ def write_page(path: Path, values: Values, picture: bytes) -> None:
         values=values,
         rungs=[(row, cells(row), verdict(row), compared(row)) for row in values["rungs"]],
         head=HEAD,
+        candidates=[candidate_cells(row, values) for row in values["ensemble"]["candidates"]] if values["ensemble"] else [],
+        candidate_head=candidate_head(values) if values["ensemble"] else (),
         parts=[*judged_lines(values), *backbone_lines(values)],
         picture=base64.b64encode(picture).decode(),
     )
