@@ -127,7 +127,7 @@ def test_the_arithmetic_of_a_tile_is_counted_by_hand() -> None:
 
 
 def test_convolutions_in_groups_are_counted_by_hand_too() -> None:
-    """torch's own counter takes the gradients of a grouped convolution for those of a full one: 131 % of the machine's peak."""
+    """Torch's own counter takes the gradients of a grouped convolution for those of a full one: 131 % of the machine's peak."""
     px, fields = 96, (6, 20, 28, 28)
     by_hand = 2 * 27 * 8 * fields[0] * px**2
     for a, b, edge in zip(fields, fields[1:], (48, 24, 12), strict=False):
