@@ -87,6 +87,9 @@ class TrainSettings:
     dihedral: bool = option(True, "Augment with the eight rotations and reflections.")
     colour: float = option(0.1, "Strength of the colour augmentation; 0 switches it off.")
     jpeg: float = option(0.0, "Share of the tiles that are recompressed as JPEG, quality 50 to 95.")
+    affine: float = option(
+        0.0, "Strength of turns between the eight views, of other sizes and shifts; 1: 45 degrees, 15 %, 4 px of 96."
+    )
     dropout: float = option(0.3, "Dropout before the dense head.")
     ema: float = option(0.995, "Decay of the running mean of the weights that is judged and kept; 0 keeps the last weights.")
     seed: int = option(0, "Same seed, same machine: the same model.")

@@ -183,6 +183,7 @@ def checked(settings: TrainSettings) -> TrainSettings:
         "ema": (0.0, 1.0),
         "jpeg": (0.0, 1.0),
         "colour": (0.0, 5.0),
+        "affine": (0.0, 4.0),
         "lr": (0.0, 100.0),
         "freeze": (0.0, 1.0),
         "layer_decay": (0.0, 1.0),
