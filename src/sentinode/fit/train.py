@@ -189,10 +189,9 @@ def checked(settings: TrainSettings) -> TrainSettings:
         "layer_decay": (0.0, 1.0),
     }
     for name, (low, high) in ranges.items():
-        if not low <= getattr(settings, name) <= high:
-            raise UsageProblem(
-                f"{name} between {low:g} and {high:g}", str(getattr(settings, name)), f"change --{name.replace('_', '-')}"
-            )
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            raise UsageProblem(f"{name} between {low:g} and {high:g}", str(value), f"change --{name.replace('_', '-')}")
     least = {
         "epochs": 0,
         "batch": 0,
