@@ -82,7 +82,7 @@ def test_a_frozen_cell_without_its_weights_fails_alone_and_all_without_leave_no_
     before = sorted(tmp_path.iterdir())
     for search in ({"grid": {"weights": [lost, lost + "2"]}}, {"trials": 3, "weights": lost}):
         with pytest.raises(sentinode.SentinodeError, match=r"lost\.safetensors"):
-            tune(tissue(), out=tmp_path / "none", **search, **options)  # type: ignore[arg-type]
+            tune(tissue(), out=tmp_path / "none", **search, **options)
     assert sorted(tmp_path.iterdir()) == before
 
 

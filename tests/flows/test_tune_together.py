@@ -77,7 +77,8 @@ def test_two_processes_on_one_study_run_each_trial_once(tmp_path: Path, search: 
 
 
 def test_two_that_end_together_write_one_result(tmp_path: Path, formula: Formula, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, wrote, others = formula.write_best, [0], []
+    write, wrote = formula.write_best, [0]
+    others: list[threading.Thread] = []
 
     def slow(number: int, settings: TrainSettings, folder: Path) -> None:
         wrote[0] += 1

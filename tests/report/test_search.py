@@ -50,7 +50,7 @@ def test_one_setting_has_its_values_side_by_side_and_says_which_failed() -> None
     assert {note.get_text(): note.xy[0] for note in notes} == {"0.7000": 0, "0.8000": 1, "failed": 2}
     assert axes.get_xlabel() == "lr (peak learning rate)"
     star = next(line for line in axes.lines if line.get_marker() == "*")
-    assert (*star.get_xdata(), *star.get_ydata()) == (1, 0.8)
+    assert [np.asarray(star.get_xdata()).item(), np.asarray(star.get_ydata()).item()] == [1, 0.8]
 
 
 def test_nothing_is_cut_off_or_covered(tmp_path: Path) -> None:

@@ -311,19 +311,19 @@ def finish(folder: Path, work: Work, trials: list[Trial], parts: Parts, kept: di
     temporary.rename(finished)
     write_table(folder / "trials.csv", trials)
     optimism = optimism_of(work, trials, parts)
+    ended = {state: sum(trial.state == state for trial in trials) for state in ("done", "pruned", "failed")}
     record = {
         "format": FORMAT,
         "study": kept,
         "best": dataclasses.asdict(best),
         "optimism": optimism,
         "trials": [trial.number for trial in trials],
-        "ended": {state: sum(trial.state == state for trial in trials) for state in ("done", "pruned", "failed")},
+        "ended": ended,
         "seconds": round(math.fsum(trial.seconds for trial in trials), 3),
         "about": work.runner.about,
         "split": parts.split.how,
         "warnings": list(parts.split.warnings),
     }
-    ended = record["ended"]
     states = ", ".join(f"{ended[state]} {state}" for state in ("pruned", "failed") if ended[state])
     note = f"Best of {len(trials)} trials{f' ({states})' if states else ''} on {len(parts.valid[1]):,} tiles that chose it"
     note += f" ({parts.split.how} split)."
