@@ -308,13 +308,21 @@ def test_stopped_between_the_last_two_steps(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_two_at_once_make_one_and_both_have_it(tmp_path: Path) -> None:
-    store, found = store_of(some_tiles(30), tmp_path), []
-    threads = [threading.Thread(target=lambda: found.append(extract(store, network(), EXACT))) for _ in range(3)]
+    store, found, began = store_of(some_tiles(30), tmp_path), [], threading.Barrier(3)
+    # Made here: torch's generator is one for all threads, and three that seed it and draw at once get three networks.
+    modules = [network() for _ in range(3)]
+
+    def want(module: Small) -> None:
+        began.wait()
+        found.append(extract(store, module, EXACT))
+
+    threads = [threading.Thread(target=want, args=(module,)) for module in modules]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(f.cached for f in found) == [False, True, True]
+    assert len({f.key for f in found}) == 1
     for one in found:
         np.testing.assert_array_equal(one.values, found[0].values)
 
