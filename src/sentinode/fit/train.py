@@ -20,7 +20,7 @@ from sentinode.fit.frozen import fit_head_first, train_frozen
 from sentinode.fit.keeper import Keeper, training_bar
 from sentinode.fit.loop import Judge, Progressing, fit
 from sentinode.fit.measure import new_state, step_seconds
-from sentinode.fit.parts import choose_parts, fingerprint_of, unfinished
+from sentinode.fit.parts import choose_parts, deciding, fingerprint_of, unfinished
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import cost, finish
 from sentinode.fit.start import Job, start, unwatched
@@ -121,7 +121,7 @@ def train_watched(
 
 def same(run: Run, settings: TrainSettings) -> Run:
     """Return a finished run if `settings` are those it was trained with; UsageProblem names what differs."""
-    now, then = dataclasses.asdict(settings), run.record.get("settings", {})
+    now, then = deciding(settings), run.record.get("settings", {})
     changed = [f"{name} {shown(now[name])}, not {shown(then[name])}" for name in now if name in then and then[name] != now[name]]
     if changed:
         do = "open it with sentinode.load, or train anew with --overwrite"
