@@ -90,7 +90,12 @@ class Grown:
         """Take in a line of the journal; return False if what it says is not there."""
         if "engine" in said:
             views, d = said["shape"]
-            self.engine, self.reasons, self.chosen_for, self.shape = said["engine"], said["reasons"], said["chosen_for"], (views, d)
+            self.engine, self.reasons, self.chosen_for, self.shape = (
+                said["engine"],
+                said["reasons"],
+                said["chosen_for"],
+                (views, d),
+            )
             return True
         if said["first"] != self.n or not self.engine:
             return False

@@ -215,7 +215,8 @@ class Best:
 def fit_by_steps(head: Standardised, task: Task, settings: TrainSettings, report: Report) -> Fitted:
     """Train `head` for `settings.epochs`, with a rise and a cosine of the rate as in `loop`; keep the epoch of the best AUROC."""
     optimizer = optimizer_of(head, settings)
-    n, views, _ = task.train.shape
+    n, views, width = task.train.shape
+    memory = np.empty((settings.batch, width), np.float32)
     labels, weights = torch.from_numpy(task.labels), torch.from_numpy(task.weights)
     steps = settings.epochs * -(-n // settings.batch)
     best, step = Best(head, task, report), 0
@@ -228,7 +229,8 @@ def fit_by_steps(head: Standardised, task: Task, settings: TrainSettings, report
             if isinstance(head, MlpHead) and settings.dropout:
                 torch.manual_seed(step_seed(settings.seed + 1, step))
             at = torch.from_numpy(positions)
-            outputs = head(torch.from_numpy(task.train.take(positions, shown_view[positions])))
+            some = task.train.take(positions, shown_view[positions], memory[: len(positions)])
+            outputs = head(torch.from_numpy(some))
             loss = functional.binary_cross_entropy_with_logits(outputs, labels[at], weight=weights[at])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -96,7 +96,9 @@ def unfinished(folder: Path, fingerprint: str, settings: TrainSettings) -> dict[
     kept = read_json(path)
     if kept.get("fingerprint") != fingerprint:
         now, then = deciding(settings), kept.get("settings", {})
-        changed = [f"{name} {shown(now[name])}, not {shown(then[name])}" for name in now if name in then and then[name] != now[name]]
+        changed = [
+            f"{name} {shown(now[name])}, not {shown(then[name])}" for name in now if name in then and then[name] != now[name]
+        ]
         raise UsageProblem(
             f"the settings and tiles that {shown(folder)} was started with",
             "; ".join(changed) or "other tiles",
