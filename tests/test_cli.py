@@ -118,6 +118,19 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "--resume" in told
 
 
+def test_a_machine_without_memory_ends_with_5_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def large(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 8.00 PiB for an array")
+
+    monkeypatch.setattr("sentinode.flows.doctor.doctor", large)
+    assert run("doctor") == 5
+    told = capsys.readouterr().err
+    assert told.startswith("sentinode: expected memory enough for the work; found 8.00 PiB asked for at once (")
+    assert len(told.splitlines()) == 1
+
+
 def test_a_recipe_fills_what_was_not_typed(kaggle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, recipe = str(tmp_path / "s.store"), tmp_path / "recipe.toml"
     recipe.write_text('epochs = 1\nprecision = "fp32"\nlr = 0.01\ndihedral = false\n', "utf-8")

@@ -256,8 +256,11 @@ def main(words: Iterable[str] | None = None) -> None:
 
 def guarded(call: Callable[[], object], *, debug: bool) -> int:
     """Return the exit code of `call`, after printing its error in one line."""
+    from sentinode.machine.memory import memory_problems
+
     try:
-        call()
+        with memory_problems():
+            call()
     except SentinodeError as error:
         if debug:
             raise

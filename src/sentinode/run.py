@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,19 @@ def claim_folder(path: Path, finished: str, *, resume: bool, overwrite: bool) ->
     return True
 
 
+@contextmanager
+def nothing_left(path: Path, work: Path) -> Iterator[None]:
+    """Remove the folder of a job that ends with an error before there is `work` in it to go on with; Ctrl-C is no error."""
+    try:
+        yield
+    except Exception:
+        if not work.exists():
+            clear_folder(path)
+            with suppress(OSError):  # a folder that cannot be removed, such as a mount, is left empty
+                path.rmdir()
+        raise
+
+
 def is_leftover(path: Path) -> bool:
     """Return whether `path` is a temporary file of `replacing` that a killed process left behind."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
@@ -152,7 +165,8 @@ def is_leftover(path: Path) -> bool:
 def clear_folder(path: Path) -> None:
     """Empty a folder of ours, so that a kill on the way leaves one that still says it is ours and unfinished."""
     mark = path / "unfinished.json"
-    write_json(mark, {})
+    if not mark.exists():  # a full disk may be the reason for emptying it
+        write_json(mark, {})
     for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

@@ -52,7 +52,7 @@ class TrainSettings:
     )
     input_size: int = option(
         0,
-        "Edge in pixels that the network sees; cost grows with its square. 0: the tile's own, or 160 frozen and 192 fine-tuned.",
+        "Edge in pixels that the network sees; cost grows with its square. 0: the tile's own, or 160 for pretrained ones.",
     )
     head: Literal["logistic", "linear", "mlp"] = option(
         "logistic", "Head on frozen features, and the one fine-tuning begins with; logistic has no epochs, lr or batch."
@@ -68,7 +68,7 @@ class TrainSettings:
     )
     valid_share: float = option(0.2, "Share of the tiles that chooses (epoch, threshold), where no --valid is given.")
     sample: str = option("100%", "Train on a stratified, nested sample: 5%, 0.05 or 2000 tiles.")
-    epochs: int = option(0, "Passes over the training tiles; 0: by recipe, 40 from scratch, 16 fine-tuned, 20 for a frozen head.")
+    epochs: int = option(0, "Passes over the training tiles; 0: by recipe, 40 from scratch, 12 fine-tuned, 20 for a frozen head.")
     minutes: float | None = option(
         None,
         "Stop in time, validation included, with the best model so far; the schedule follows the clock. Not for frozen backbones.",
@@ -87,7 +87,7 @@ class TrainSettings:
     jpeg: float = option(0.0, "Share of the tiles that are recompressed as JPEG, quality 50 to 95.")
     affine: float | None = option(
         None,
-        "Turns between the eight views, sizes, shifts; 1: 45 degrees, 15 %, 4 px. Default: 1 for p4m-cnn and fine-tuning, else 0.",
+        "Turns between the eight views, sizes, shifts; 1: 45 degrees, 15 %, 4 px. Default: 1 for p4m-cnn, else 0.",
     )
     dropout: float = option(0.3, "Dropout before the dense head.")
     ema: float = option(0.995, "Decay of the running mean of the weights that is judged and kept; 0 keeps the last weights.")
@@ -108,7 +108,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "scratch": {"epochs": 40, "lr": 3e-3, "batch": 64, "affine": 0.0},
     "p4m-cnn": {"epochs": 40, "lr": 1e-2, "batch": 64, "affine": 1.0},
     "frozen": {"epochs": 20, "lr": 1e-3, "batch": 256, "affine": 0.0},
-    "finetune": {"epochs": 16, "lr": 1e-3, "batch": 64, "affine": 1.0},
+    "finetune": {"epochs": 12, "lr": 1e-3, "batch": 64, "affine": 0.0},
 }
 """What settings are, by backbone, that were left at their defaults; a network may have its own."""
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sentinode.errors import DataProblem, MachineProblem, RunProblem, UsageProblem
-from sentinode.fit import features, partial
+from sentinode.fit import features, grown
 from sentinode.fit.features import Extraction, Features, extract
 from sentinode.nets.engine import Engine, named
 from sentinode.nets.forward import VIEWS, view
@@ -81,16 +81,16 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stopped_after(monkeypatch: pytest.MonkeyPatch, blocks: int, stop: type[BaseException] = KeyboardInterrupt) -> None:
     """Let the extraction end with an interrupt once so many blocks are written."""
-    true, done = partial.Written.append, 0
+    true, done = grown.Growing.append, 0
 
-    def append(self: partial.Written, values: Any) -> None:
+    def append(self: grown.Growing, *of: Any) -> None:
         nonlocal done
         if done == blocks:
             raise stop
         done += 1
-        true(self, values)
+        true(self, *of)
 
-    monkeypatch.setattr(partial.Written, "append", append)
+    monkeypatch.setattr(grown.Growing, "append", append)
 
 
 def home_of(store: Store) -> Path:
@@ -108,9 +108,11 @@ def test_features_are_the_networks_own_and_numpy_opens_them(tmp_path: Path) -> N
     assert again.dtype == np.float32
     assert isinstance(found.values, np.memmap)
     assert found.values.flags.writeable is False
-    record = json.loads((home_of(store) / "features.json").read_text())
-    assert (record["n"], record["views"], record["d"], record["network"]) == (20, 1, 4, {"network": "small"})
-    assert sorted(p.name for p in home_of(store).iterdir() if p.name != "lock") == ["features.json", "features.npy"]
+    wanted, engine, *blocks = (json.loads(text[17:]) for text in (home_of(store) / grown.JOURNAL).read_bytes().splitlines())
+    assert wanted["wanted"]["network"] == {"network": "small"}
+    assert (engine["engine"], engine["shape"]) == ("eager fp32", [1, 4])
+    assert [(b["first"], b["last"]) for b in blocks] == [(0, 6), (6, 12), (12, 18), (18, 20)]
+    assert sorted(p.name for p in home_of(store).iterdir() if p.name != "lock") == ["features.npy", "journal.jsonl"]
 
 
 def test_the_second_time_nothing_is_computed(tmp_path: Path) -> None:
@@ -163,7 +165,6 @@ def keys_of_changes(tmp_path: Path) -> dict[str, Features]:
     return {
         "": extract(store, module, EXACT),
         "pixel": extract(store_of(one_more, tmp_path), module, EXACT),
-        "order": extract(store, module, EXACT, rows=np.array([1, 0, 2, 3, 4])),
         "weight": extract(store, weights, EXACT),
         "statistics": extract(store, statistics, EXACT),
         "layer": extract(store, other, EXACT),
@@ -179,8 +180,100 @@ def keys_of_changes(tmp_path: Path) -> dict[str, Features]:
 
 def test_any_change_is_another_key_and_no_old_features(tmp_path: Path) -> None:
     found = keys_of_changes(tmp_path)
-    assert len({f.key for f in found.values()}) == len(found)
-    assert not any(f.cached for f in found.values())
+    made = {name: f.made for name, f in found.items()}
+    assert made == dict.fromkeys(found, 5) | {"pixel": 1}, "a changed pixel is one other tile of the same network"
+    keys = {f.key for name, f in found.items() if name != "pixel"}
+    assert len(keys) == len(found) - 1
+    assert not np.array_equal(found["pixel"].values[4], found[""].values[4])
+
+
+def test_other_rows_take_what_is_there_and_add_what_is_missing(tmp_path: Path) -> None:
+    tiles, module = some_tiles(20), network()
+    store, every = store_of(tiles, tmp_path), expected(tiles, module)
+    wanted = [np.array([4, 2, 9]), np.array([9, 4, 15, 2, 0]), np.array([0, 15]), np.arange(20), np.arange(20)[::-1]]
+    found = [extract(store, module, EXACT, rows=rows) for rows in wanted]
+    assert [f.made for f in found] == [3, 2, 0, 15, 0]
+    assert [f.cached for f in found] == [False, False, True, False, True]
+    assert len({f.key for f in found}) == 1
+    for one, rows in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one.values[:, 0], every[rows], rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(one.values, found[3].values[rows])
+
+
+def test_the_same_tile_is_computed_once_wherever_it_lies(tmp_path: Path) -> None:
+    tiles, module = some_tiles(8), network()
+    twice = store_of(tiles[[0, 1, 0, 2, 1, 0]], tmp_path)
+    found = extract(twice, module, EXACT)
+    assert found.made == 3
+    np.testing.assert_array_equal(found.values[0], found.values[2])
+    (tmp_path / "other").mkdir()
+    other = extract(store_of(tiles, tmp_path / "other"), module, EXACT, folder=tmp_path / "some.features")
+    assert other.made == 5
+    np.testing.assert_allclose(other.values[:, 0], expected(tiles, module), rtol=1e-4, atol=1e-4)
+
+
+def test_a_map_that_is_in_use_keeps_its_values_while_others_add(tmp_path: Path) -> None:
+    tiles, module = some_tiles(20), network()
+    store = store_of(tiles, tmp_path)
+    first = extract(store, module, EXACT, rows=np.arange(7))
+    before = np.array(first.values)
+    extract(store, module, EXACT)
+    path = home_of(store) / "features.npy"
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    copy = path.with_name("copy")
+    copy.write_bytes(data)
+    copy.replace(path)
+    assert extract(store, module, EXACT).made == 20, "damage in the first block: all that follows it is gone"
+    np.testing.assert_array_equal(first.values, before)
+
+
+@given(views=st.sampled_from([1, 4, 8]), d=st.integers(1, 10**6), n=st.integers(0, 10**9))
+def test_the_first_bytes_keep_their_length_however_many_tiles_come(views: int, d: int, n: int) -> None:
+    assert len(grown.header((n, views, d))) == len(grown.header((0, views, d)))
+
+
+def test_an_engine_that_is_not_here_does_not_throw_away_what_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, module = store_of(some_tiles(12), tmp_path), network()
+    other = Engine("elsewhere fp32", "fp32", named("eager fp32", module, torch.zeros(3, 3, PX, PX)).call, "on another machine")
+    first = extract(store, module, EXACT, rows=np.arange(5), engine=other)
+    assert (first.engine, first.reasons) == ("elsewhere fp32", "on another machine")
+    second = extract(store, module, EXACT)
+    assert (second.made, second.engine) == (7, "eager fp32")
+    assert extract(store, module, EXACT, rows=np.arange(5)).cached
+
+
+def test_many_tiles_are_worth_another_choice_and_few_or_the_rest_of_them_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, module, chosen = store_of(some_tiles(40), tmp_path), network(), []
+
+    def choosing(module: nn.Module, example: Tensor, **how: Any) -> Engine:
+        chosen.append(how["tiles"])
+        return named("eager fp32", module, example)
+
+    monkeypatch.setattr(features, "fastest", choosing)
+    extract(store, module, EXACT, rows=np.arange(2))
+    with monkeypatch.context() as patch:
+        stopped_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            extract(store, module, EXACT, rows=np.arange(30))
+    for last in (30, 40):
+        extract(store, module, EXACT, rows=np.arange(last))
+    assert chosen == [2, 28]
+
+
+def test_seconds_are_those_of_now_and_a_batch_is_always_full(tmp_path: Path) -> None:
+    sizes: set[int] = set()
+
+    def count(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+        sizes.add(len(inputs[0]))
+
+    module = network()
+    module.register_forward_pre_hook(count)
+    extract(store_of(some_tiles(8), tmp_path), module, EXACT, rows=np.arange(1))
+    extract(store_of(some_tiles(8), tmp_path), module, EXACT)
+    assert sizes == {3}
 
 
 def test_a_pixel_changed_on_disk_is_seen_though_the_store_says_nothing(tmp_path: Path) -> None:
@@ -208,14 +301,13 @@ def test_stopped_anywhere_and_gone_on_is_undisturbed_bit_for_bit(
         try:
             extract(cut, network(), how)
         except KeyboardInterrupt:
-            assert not (home_of(cut) / "features.json").exists()
             # A kill inside a block: some bytes more than the journal knows, and a cut line.
-            for name in (partial.DATA, partial.JOURNAL):
+            for name in (grown.DATA, grown.JOURNAL):
                 with (home_of(cut) / name).open("ab") as handle:
                     handle.write(b"x" * torn)
     resumed = extract(cut, network(), how)
     assert resumed.key == undisturbed.key
-    for name in ("features.npy", "features.json"):
+    for name in ("features.npy", "journal.jsonl"):
         assert (home_of(cut) / name).read_bytes() == (home_of(whole) / name).read_bytes()
 
 
@@ -233,7 +325,7 @@ def test_going_on_computes_only_what_is_missing(tmp_path: Path, monkeypatch: pyt
     module = network()
     module.register_forward_hook(count)
     extract(store, module, EXACT)
-    assert seen == 6 + 1, "the third block, and one tile that tells the width"
+    assert seen == 6 + 3, "the third block, and a batch that tells the width"
 
 
 def test_a_killed_process_is_gone_on_with(tmp_path: Path) -> None:
@@ -253,7 +345,7 @@ def test_a_killed_process_is_gone_on_with(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", child, str(tmp_path)], env=os.environ | {"PYTHONPATH": path}, check=False)
     assert ended.returncode in {-signal.SIGKILL if os.name == "posix" else 1, 15}
     store = store_of(some_tiles(20), tmp_path)
-    assert (home_of(store) / partial.DATA).exists()
+    assert (home_of(store) / grown.DATA).exists()
     found = extract(store, network(), EXACT)
     (tmp_path / "other").mkdir()
     other = extract(store_of(some_tiles(20), tmp_path / "other"), network(), EXACT)
@@ -267,7 +359,7 @@ def test_damage_to_unfinished_work_is_done_again(tmp_path: Path, monkeypatch: py
         stopped_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
             extract(store, network(), EXACT)
-    path = home_of(store) / (partial.JOURNAL if "journal" in damage else partial.DATA)
+    path = home_of(store) / (grown.JOURNAL if "journal" in damage else grown.DATA)
     data = bytearray(path.read_bytes())
     if damage == "short data":
         del data[-40:]
@@ -278,62 +370,69 @@ def test_damage_to_unfinished_work_is_done_again(tmp_path: Path, monkeypatch: py
     np.testing.assert_allclose(found.values[:, 0], expected(store.tiles, network()), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["features.npy", "features.json"])
+@pytest.mark.parametrize("name", ["features.npy", "journal.jsonl"])
 def test_damage_to_finished_features_is_noticed_and_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     store = store_of(some_tiles(8), tmp_path)
     good = np.array(extract(store, network(), EXACT).values)
     path = home_of(store) / name
     data = bytearray(path.read_bytes())
-    data[len(data) // 2 if name == "features.npy" else 0] ^= 1
+    data[200 if name == "features.npy" else 0] ^= 1
     path.write_bytes(data)
     found = extract(store, network(), EXACT, progress=Progress())
     assert not found.cached
     np.testing.assert_array_equal(found.values, good)
     assert "damaged" in capsys.readouterr().err
+    assert extract(store, network(), EXACT).cached
 
 
-def test_stopped_between_the_last_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_before_the_first_bytes_count_the_last_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_of(some_tiles(8), tmp_path)
     with monkeypatch.context() as patch:
 
         def stop(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(features, "write_json", stop)
+        patch.setattr(grown.os, "fsync", stop)
         with pytest.raises(KeyboardInterrupt):
             extract(store, network(), EXACT)
-    assert (home_of(store) / "features.npy").exists()
     found = extract(store, network(), EXACT)
     np.testing.assert_allclose(found.values[:, 0], expected(store.tiles, network()), rtol=1e-4, atol=1e-4)
 
 
 def test_two_at_once_make_one_and_both_have_it(tmp_path: Path) -> None:
-    store, found = store_of(some_tiles(30), tmp_path), []
-    threads = [threading.Thread(target=lambda: found.append(extract(store, network(), EXACT))) for _ in range(3)]
+    store, found, began = store_of(some_tiles(30), tmp_path), [], threading.Barrier(3)
+    # Made here: torch's generator is one for all threads, and three that seed it and draw at once get three networks.
+    modules = [network() for _ in range(3)]
+
+    def want(module: Small) -> None:
+        began.wait()
+        found.append(extract(store, module, EXACT))
+
+    threads = [threading.Thread(target=want, args=(module,)) for module in modules]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(f.cached for f in found) == [False, True, True]
+    assert len({f.key for f in found}) == 1
     for one in found:
         np.testing.assert_array_equal(one.values, found[0].values)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_under_the_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_and_leaves_nothing_that_is_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_of(some_tiles(18), tmp_path)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(partial, "write_all", full)
+        patch.setattr(grown, "write_all", full)
         with pytest.raises(MachineProblem) as caught:
             extract(store, network(), EXACT)
     assert "room to write" in caught.value.expected
     assert "full disk" in caught.value.found
     assert "--features" in caught.value.do
-    assert not (home_of(store) / "features.npy").exists()
-    assert not extract(store, network(), EXACT).cached
+    assert extract(store, network(), EXACT).made == 18
 
 
 def test_a_folder_in_the_way_is_told(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Heads over frozen features: as scikit-learn has them, the same from the same seed, judged on what chose them."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from sentinode.errors import RunProblem, UndefinedScore, UsageProblem
+from sentinode.errors import MachineProblem, RunProblem, UndefinedScore, UsageProblem
+from sentinode.fit import heads
 from sentinode.fit.heads import STRENGTHS, fit_head, logits_of, standardising
+from sentinode.fit.table import Table
 from sentinode.nets.head import LinearHead, MlpHead
 from sentinode.settings import TrainSettings
 
@@ -115,6 +118,37 @@ def test_a_mlp_can_learn_what_a_line_cannot() -> None:
     assert line.auroc < 0.65
     assert mlp.auroc > 0.95
     assert isinstance(mlp.head, MlpHead)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_a_map_give_the_head_of_the_same_rows_in_memory(kind: str) -> None:
+    (train, labels), (valid, truth) = clouds(views=3), clouds(90, seed=1)
+    both, order = np.concatenate([valid[:, [0, 0, 0]], train]), np.random.default_rng(4).permutation(250)
+    at = np.argsort(order)
+    tables = Table(both[order], at[90:]), Table(both[order], at[:90])
+    plain = fit_head(kind, train, labels, valid, truth, SETTINGS)
+    found = fit_head(kind, tables[0], labels, tables[1], truth, SETTINGS)
+    np.testing.assert_array_equal(found.valid_logits, plain.valid_logits)
+
+
+def test_a_logistic_head_takes_memory_for_its_features_once() -> None:
+    train, labels = clouds(4000, width=2000)
+    tracemalloc.start()
+    fit_head("logistic", train, labels, train[:500], labels[:500], SETTINGS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * train.nbytes
+
+
+def test_a_logistic_head_that_memory_has_no_room_for_is_told_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, labels = clouds(160)
+    monkeypatch.setattr(heads, "available_bytes", lambda: 4 * 12 * 100)
+    with pytest.raises(MachineProblem) as caught:
+        fit_head("logistic", train, labels, train, labels, SETTINGS)
+    assert caught.value.expected == "0.0 GB of memory for a logistic regression on 160 tiles of 12 features"
+    assert caught.value.found == "0.0 GB that are free"
+    assert caught.value.do == "use --head linear, which reads them a batch at a time, or --sample 100"
+    assert fit_head("linear", train, labels, train, labels, SETTINGS).auroc > 0.5
 
 
 def test_what_cannot_be_fitted_is_told() -> None:

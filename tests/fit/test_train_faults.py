@@ -83,6 +83,75 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(tmp_path: Pa
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"model": "simple-cnn", "input_size": 2_000_000}, "asked for at once"),
+        ({"model": "simple-cnn", "input_size": 2_000_000_000}, "more asked for than there is"),
+        ({"backbone": "frozen", "model": "resnet18", "weights": "none", "input_size": 2_000_000}, "asked for at once"),
+    ],
+)
+def test_a_size_that_no_memory_holds_is_told_and_nothing_is_written(tmp_path: Path, options: dict[str, Any], found: str) -> None:
+    with pytest.raises(
+        MachineProblem, match=rf"expected memory enough for the work; found .*{found}.*; use a smaller .*--input-size"
+    ):
+        train(tissue_store(), out=tmp_path / "run", quiet=True, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"backbone": "frozen", "input_size": 32}])
+def test_memory_that_is_full_in_the_midst_of_training_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    def full(*_: object) -> None:
+        torch.empty(1 << 50)
+
+    monkeypatch.setattr("sentinode.fit.train.fit", full)
+    monkeypatch.setattr("sentinode.fit.frozen.fitted_head", full)
+    store = packed(tmp_path, "tissue", 3)
+    with pytest.raises(MachineProblem, match=r"expected memory enough .* asked for at once .*GB free"):
+        train(store, out=tmp_path / "run", **FAST | options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_that_is_full_after_a_checkpoint_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sentinode.fit import keeper
+
+    true, calls = keeper.write_checkpoint, []
+
+    def full(*of: Any, **how: Any) -> None:
+        true(*of, **how)
+        calls.append(1)
+        if len(calls) == 1:
+            np.empty(1 << 50)
+
+    monkeypatch.setattr(keeper, "write_checkpoint", full)
+    store = packed(tmp_path, "tissue", 3)
+    with pytest.raises(MachineProblem, match=r"PiB asked for at once"):
+        train(store, out=tmp_path / "run", **FAST)
+    assert (tmp_path / "run" / "resume" / "state.safetensors").exists()
+    assert train(store, out=tmp_path / "run", resume=True, **FAST).record["best_epoch"] in {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "px", "message"),
+    [
+        ("p4m-cnn", 36, r"expected tiles whose edge is a multiple of 8 for p4m-cnn; found 36 px; pack them"),
+        ("simple-cnn", 5, r"expected tiles that are large enough for simple-cnn; found 5 px .*; give a larger --input-size"),
+    ],
+)
+@pytest.mark.parametrize("by", ["tiles", "option"])
+def test_a_size_that_the_network_cannot_take_is_told_before_anything_is_written(
+    tmp_path: Path, model: str, px: int, message: str, by: str
+) -> None:
+    edge, rng = px if by == "tiles" else 32, np.random.default_rng(0)
+    tiles = rng.integers(0, 256, (32, edge, edge, 3), np.uint8)
+    store = store_of(tiles, rng.permutation(np.arange(32) % 2).astype(np.int8), [str(i // 4) for i in range(32)])
+    with pytest.raises(UsageProblem, match=message):
+        train(store, out=tmp_path / "run", model=model, input_size=px if by == "option" else 0, **FAST)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_in_the_way_of_the_run_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", "utf-8")
     with pytest.raises(MachineProblem, match=r"expected a folder that can be written.*choose another --out"):

@@ -4,11 +4,22 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from sentinode.machine.memory import available_bytes, free_of_vm_stat, limit_bytes, peak_bytes, set_allocator
+from sentinode.errors import MachineProblem
+from sentinode.machine.memory import (
+    available_bytes,
+    free_of_vm_stat,
+    limit_bytes,
+    memory_problems,
+    peak_bytes,
+    set_allocator,
+)
 
 MIB = 1 << 20
 
@@ -101,3 +112,34 @@ def test_vm_stat_of_a_mac_is_understood() -> None:
         '"Translation faults":                 123456.\n'
     )
     assert free_of_vm_stat(text) == 40 * 16384
+
+
+@pytest.mark.parametrize(
+    ("asks", "amount"),
+    [
+        (lambda: np.empty(1 << 50), "8.00 PiB asked for at once"),
+        (lambda: torch.empty(1 << 50), "4503599627370496 bytes asked for at once"),
+        (lambda: bytearray(1 << 60), "more asked for than there is"),
+        (lambda: np.empty((1 << 40, 1 << 40)), "more asked for than there is"),
+        (lambda: torch.empty(1, 3, 2 * 10**9, 2 * 10**9), "more asked for than there is"),
+    ],
+)
+def test_real_requests_beyond_all_memory_are_told_in_three_parts(asks: Callable[[], object], amount: str) -> None:
+    with pytest.raises(MachineProblem) as caught, memory_problems():
+        asks()
+    assert caught.value.expected == "memory enough for the work"
+    assert caught.value.found.startswith(amount)
+    assert caught.value.found.endswith("GB free)")
+    assert "--input-size" in caught.value.do
+
+
+def test_a_gpu_that_is_full_is_told_apart_and_other_errors_are_left_alone() -> None:
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 8 GiB")
+    with (
+        pytest.raises(MachineProblem, match=r"found 2.50 GiB asked for at once \(that of the GPU\); use less"),
+        memory_problems("use less"),
+    ):
+        raise full
+    for error in (RuntimeError("shapes do not match"), ValueError("no such value"), OSError(2, "No such file")):
+        with pytest.raises(type(error), match=str(error.args[-1])), memory_problems():
+            raise error

@@ -1,12 +1,13 @@
 """Networks of timm's: named, pooled, frozen in part; every bad name and size is told."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from sentinode.errors import MachineProblem, UsageProblem
+from sentinode.errors import MachineProblem, RunProblem, UsageProblem
 from sentinode.nets import backbone
 from sentinode.nets.backbone import Classifier, Pooled, create, own_px, preprocessing_of, timm_module
 from sentinode.nets.trained import build
@@ -85,9 +86,28 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 
 def test_a_size_that_the_network_cannot_take_is_told() -> None:
     with pytest.raises(
-        UsageProblem, match=r"an input size that 'vit_tiny_patch16_224' takes, as 224; found 100.*--input-size 224"
+        UsageProblem,
+        match=r"an input size that 'vit_tiny_patch16_224' takes, as 224; found 100.*no multiple of 16.*--input-size 224",
     ):
         create("vit_tiny_patch16_224", 100)
+    with pytest.raises(UsageProblem, match=r"an input size that 'mixer_s32_224' takes, as 224; found 64.*--input-size 224"):
+        create("mixer_s32_224", 64)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"img_size": 160, "init_values": 1e-5}, {"img_size": 160, "dynamic_img_size": True}])
+def test_a_transformer_is_made_for_the_size_that_is_asked_for(arguments: dict[str, Any]) -> None:
+    model = create("test_vit", 96, **arguments)
+    assert model.patch_embed.img_size == (96, 96)
+    with torch.inference_mode():
+        assert model(torch.zeros(2, 3, 96, 96)).shape == (2, 64)
+
+
+@pytest.mark.parametrize("arguments", [{"nonsense": 1}, {"embed_dim": "wide"}, {"patch_size": 0}, {"depth": "deep"}])
+def test_arguments_that_a_network_does_not_take_are_told(arguments: dict[str, Any]) -> None:
+    with pytest.raises(
+        RunProblem, match=r"expected arguments that 'test_vit' takes; found .*; mend model_args in its config.json"
+    ):
+        create("test_vit", 160, **arguments)
 
 
 def test_without_timm_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +122,9 @@ def test_preprocessing_is_read_from_the_configuration() -> None:
         config = timm.get_pretrained_cfg(name).to_dict()
         ours = preprocessing_of(config, 96)
         assert (ours.mean, ours.std, ours.interpolation) == (config["mean"], config["std"], config["interpolation"])
-        assert own_px(config, "frozen") == (224 if config.get("fixed_input_size") else backbone.USUAL_PX["frozen"])
+        assert own_px(config) == (224 if config.get("fixed_input_size") else backbone.USUAL_PX)
+        assert own_px(config | {"model_args": {}}) == config["input_size"][-1], "a hub network's own configuration"
+        assert (ours.channels, preprocessing_of(config | {"channels": "bgr"}, 96).channels) == ("rgb", "bgr")
 
 
 def test_layers_learn_slower_towards_the_input() -> None:

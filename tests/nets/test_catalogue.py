@@ -105,6 +105,8 @@ def test_a_networks_name_lists_its_weights_with_their_licences() -> None:
 def test_gated_encoders_say_so() -> None:
     (uni,) = models("mahmood").entries
     assert (uni.name, uni.where, uni.licence) == ("hf-hub:MahmoodLab/UNI", "gated", "cc-by-nc-nd-4.0")
+    (gigapath,) = models("gigapath").entries
+    assert (gigapath.where, gigapath.licence) == ("gated", "see its card")
     assert uni.parameters == pytest.approx(303.3e6, rel=1e-3)
 
 

@@ -127,6 +127,14 @@ def test_fresh_networks_remember_nothing(name: str) -> None:
         check_scaling(timm.create_model(name, num_classes=0), Preprocessing(*scale, px), None)
 
 
+def test_declared_channels_are_checked() -> None:
+    model, plain = SimpleCNN(), Preprocessing(*HALF)
+    check_scaling(model, Preprocessing(*HALF, channels="bgr"), {"mean": HALF[0], "std": HALF[1], "channels": "bgr"})
+    check_scaling(model, plain, {"mean": HALF[0], "std": HALF[1]})
+    with pytest.raises(UsageProblem, match=r"channels in the order bgr, as the weights declare; found rgb; .*--no-guard"):
+        check_scaling(model, plain, {"mean": HALF[0], "std": HALF[1], "channels": "bgr"})
+
+
 def test_what_is_not_affine_before_the_first_norm_is_not_judged() -> None:
     model = SimpleCNN()
     model.train()

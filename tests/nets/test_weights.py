@@ -279,6 +279,54 @@ def test_a_config_that_is_none_is_told(folder: Path, content: str) -> None:
         find(f"local-dir:{folder}")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("mean", [0.5], "three numbers as mean"),
+        ("mean", 0.5, "three numbers as mean"),
+        ("mean", "0.5", "three numbers as mean"),
+        ("mean", None, "three numbers as mean"),
+        ("std", [0.5, 0.5, 0], "three numbers above 0 as std"),
+        ("std", [0.5, "x", 0.5], "three numbers above 0 as std"),
+        ("std", [0.5, float("nan"), 0.5], "three numbers above 0 as std"),
+        ("input_size", 224, r"\[3, height, width\] as input_size"),
+        ("input_size", [1, 28, 28], r"\[3, height, width\] as input_size"),
+        ("interpolation", 3, "the name of an interpolation as interpolation"),
+        ("channels", "gbr", "rgb or bgr as channels"),
+        ("channels", ["bgr"], "rgb or bgr as channels"),
+    ],
+)
+def test_odd_facts_in_a_config_are_told(folder: Path, name: str, value: object, message: str) -> None:
+    (folder / "config.json").write_text(json.dumps({"architecture": "test_resnet", "pretrained_cfg": FACTS | {name: value}}))
+    with pytest.raises(RunProblem, match=rf"expected {message} in .*config.json'; found .*; mend that file"):
+        find(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("arguments", [3, ["a"], "wide"])
+def test_odd_arguments_in_a_config_are_told(folder: Path, arguments: object) -> None:
+    (folder / "config.json").write_text(json.dumps({"architecture": "test_resnet", "model_args": arguments}))
+    with pytest.raises(
+        RunProblem, match=r"expected a timm config.json at .*; found AttributeError.*; name a repository or folder"
+    ):
+        find(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("path", ["./typo", "../no/typo", "/no/typo", "~/typo-of-mine", "runs/weights/typo", "runs\\typo"])
+def test_a_path_that_is_not_there_is_no_question_to_the_hub(path: str, cache: Path) -> None:
+    with pytest.raises(
+        UsageProblem, match=r"expected a weight file, or a folder of one, at '.*typo.*; found nothing there; check"
+    ):
+        find("test_resnet", path)
+
+
+def test_without_the_hubs_client_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
+    with pytest.raises(
+        MachineProblem, match=r"expected timm and huggingface_hub .*; found .*; pip install 'sentinode\[backbones\]'"
+    ):
+        find("hf-hub:someone/encoder")
+
+
 def test_a_folder_without_weights_is_told(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(RunProblem, match=r"expected model.safetensors or .*; found none of them; name the file"):

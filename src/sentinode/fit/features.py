@@ -1,10 +1,11 @@
 """The feature store: what a frozen network makes of tiles, computed once for the same pixels, weights and preprocessing.
 
 NAME.features/KEY/  features.npy    float32 [n, views, d], C order: `numpy.load(..., mmap_mode="r")` opens it without Sentinode
-                    features.json   format, n, views, d, what the key stands for, engine, versions, digest of features.npy
+                    journal.jsonl   what the key stands for, engine, versions, then a line a block with the digests of its tiles
 
-KEY is a digest of the pixels as they are now and of all else that decides a feature, so that whatever changed is never met again
-under the old name. float32, since half of it ends at 65,504 and some networks go beyond.
+KEY is a digest of all that decides a feature but the pixels; a tile is found by the digest of its pixels as they are now. So what
+changed is never met again under the old name, and another split, another sample or a store with some of the same tiles finds what
+is there and adds what is missing. float32, since half of it ends at 65,504 and some networks go beyond.
 """
 
 import hashlib
@@ -19,34 +20,32 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-import xxhash
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from sentinode.errors import DataProblem, MachineProblem, RunProblem, UsageProblem, shown
-from sentinode.fit.partial import DATA, JOURNAL, Partial
-from sentinode.nets.engine import Engine, fastest, named
+from sentinode.fit.grown import Grown
+from sentinode.fit.table import Rows, Table
+from sentinode.nets.engine import FAILURES, Engine, fastest, named
 from sentinode.nets.forward import VIEWS, view
 from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.progress import Progress
-from sentinode.run import disk_problems, read_json, sync_folder, write_json
+from sentinode.run import disk_problems
 from sentinode.tiles.decode import tile_digest
 from sentinode.tiles.store import Store
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's layout and of the arithmetic behind it; part of the key."""
 BATCH_PIXELS = 64 * 96 * 96
 """Pixels of network input a batch: 64 tiles of 96x96. OpenVINO is as fast with 4, eager torch gains up to here."""
 GPU_BATCHES = 8
 """So many times more on a GPU."""
 BLOCK_BATCHES = 8
-"""Batches written and noted at a time: what a kill costs at most."""
-READ_BYTES = 1 << 23
-"""Bytes read at a time where a file's digest is computed again."""
+"""Batches written and noted at a time, at most: what a kill costs."""
+BLOCK_BYTES = 1 << 27
+"""Bytes of features held in memory before they are written, about."""
 PIXEL_ROWS = 256
 """Tiles read at a time for their digests."""
-
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -67,17 +66,27 @@ class Extraction:
 class Features:
     """Features of tiles at positions `rows` (int64 [n]) of a store.
 
-    `values`: read-only memory map, float32 [n, views, d], views in the order of `forward.VIEWS`. `key` names them. `engine` is the
-    form of the network that made them, and `reasons` why. `seconds` is what getting them took now; `cached`: they were there.
+    `table` says where they lie; `key` names what made them. `engine` is the form of the network that made the last of them, and
+    `reasons` why. `seconds` is what getting them took now; `made`: tiles whose features were not there.
     """
 
-    values: npt.NDArray[np.float32]
+    table: Table
     rows: Rows
     key: str
     engine: str
     reasons: str
     seconds: float
-    cached: bool
+    made: int
+
+    @property
+    def values(self) -> npt.NDArray[np.float32]:
+        """Return all of them, float32 [n, views, d], views in the order of `forward.VIEWS`; in memory, or a read-only map."""
+        return self.table.whole()
+
+    @property
+    def cached(self) -> bool:
+        """Whether all of them were there."""
+        return not self.made
 
 
 def extract(
@@ -90,7 +99,7 @@ def extract(
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Features:
-    """Return the features of a store's tiles: from the feature store, else extracted and kept there.
+    """Return the features of a store's tiles: those that the feature store has, the others extracted and kept there.
 
     An extraction that was stopped goes on where it was and ends with the bytes of one that was not. Of several processes that want
     the same features one extracts them and the others wait.
@@ -130,28 +139,34 @@ def extract(
     rows = np.flatnonzero(store.rows["label"].to_numpy() >= 0) if rows is None else rows
     if not len(rows):
         raise DataProblem(f"tiles of {shown(store.path)} to extract features of", "none with a label", "label some of them")
-    wanted = identity(store, rows, module, how)
+    wanted = identity(store.px, module, how)
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:32]
     home = Path(folder or store.path.with_name(store.path.name.removesuffix(".store") + ".features")) / key
+    digests = digests_of(store, rows)
     with feature_problems(home), locked(home, progress):
-        made = kept(home, wanted, progress)
-        if made is None:
-            compute(home, wanted, Source(store, rows, module, how, engine), progress)
-        values = np.load(home / "features.npy", mmap_mode="r", allow_pickle=False)
-        record = read_json(home / "features.json", DataProblem)
-    return Features(values, rows, key, record["engine"], record["reasons"], time.perf_counter() - began, cached=made is not None)
+        grown = Grown(home, wanted)
+        if grown.damaged:
+            progress.say("features on disk are damaged: they are extracted again", always=True)
+        missing = {digest: row for digest, row in zip(digests, rows, strict=True) if digest not in grown.places}
+        if missing:
+            source = Source(store, np.fromiter(missing.values(), np.int64), module, how, engine)
+            grow(grown, list(missing), source, progress)
+        at = np.fromiter((grown.places[digest] for digest in digests), np.int64, len(digests))
+        table = Table(grown.mapped(), at)
+    return Features(table, rows, key, grown.engine, grown.reasons, time.perf_counter() - began, len(missing))
 
 
-def identity(store: Store, rows: Rows, module: nn.Module, how: Extraction) -> dict[str, Any]:
-    """Return all that decides the features, as JSON takes it; the pixels are read now, whatever the store says of itself."""
-    pixels = xxhash.xxh3_128()
-    for start in range(0, len(rows), PIXEL_ROWS):
-        pixels.update(b"".join(tile_digest(tile) for tile in np.array(store.tiles[rows[start : start + PIXEL_ROWS]])))
+def digests_of(store: Store, rows: Rows) -> list[bytes]:
+    """Return the digests of tiles, of their pixels as they are now, whatever the store says of itself."""
+    parts = (np.array(store.tiles[rows[start : start + PIXEL_ROWS]]) for start in range(0, len(rows), PIXEL_ROWS))
+    return [tile_digest(tile) for part in parts for tile in part]
+
+
+def identity(px: int, module: nn.Module, how: Extraction) -> dict[str, Any]:
+    """Return all but the pixels that decides the features of tiles of edge `px`, as JSON takes it."""
     return {
         "format": FORMAT,
-        "n": len(rows),
-        "px": store.px,
-        "pixels": pixels.hexdigest(),
+        "px": px,
         "weights": weights_digest(module),
         "preprocessing": json.loads(json.dumps(asdict(how.preprocessing))),
         "network": json.loads(json.dumps(dict(how.facts))),
@@ -198,32 +213,6 @@ def locked(home: Path, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def kept(home: Path, wanted: dict[str, Any], progress: Progress) -> bool | None:
-    """Return True if `home` holds these features whole; else None, and damaged ones are gone."""
-    if not (home / "features.json").exists():
-        return None
-    try:
-        record = read_json(home / "features.json", DataProblem)
-        whole = record.get("digest") == file_digest(home / "features.npy")
-        if whole and {name: record.get(name) for name in wanted} == wanted:
-            return True
-    except (DataProblem, FileNotFoundError):
-        pass
-    progress.say("features on disk are damaged: they are extracted again", always=True)
-    for name in ("features.json", "features.npy", JOURNAL, DATA):
-        (home / name).unlink(missing_ok=True)
-    return None
-
-
-def file_digest(path: Path) -> str:
-    """Return XXH3, 32 hex, of a file."""
-    whole = xxhash.xxh3_128()
-    with path.open("rb", buffering=0) as handle:
-        while part := handle.read(READ_BYTES):
-            whole.update(part)
-    return whole.hexdigest()
-
-
 @dataclass(frozen=True)
 class Source:
     """Where features come from: tiles at `rows` of `store`, through `module`, in the form of `engine` if there is one."""
@@ -246,53 +235,50 @@ class Source:
 
     @property
     def batch(self) -> int:
-        """Tiles a forward pass."""
+        """Tiles a forward pass, whatever is missing: another number would give other last digits."""
         px = self.how.preprocessing.input_px or self.store.px
-        fitting = max(1, BATCH_PIXELS // (px * px)) * (GPU_BATCHES if self.device.type == "cuda" else 1)
-        return min(fitting, len(self.rows))
+        return max(1, BATCH_PIXELS // (px * px)) * (GPU_BATCHES if self.device.type == "cuda" else 1)
 
     def tiles(self, first: int, last: int) -> Tensor:
-        """Return tiles `first` to `last` (not included) of those wanted, uint8 [k, px, px, 3], on the device."""
-        return torch.from_numpy(np.array(self.store.tiles[self.rows[first:last]])).to(self.device)
+        """Return tiles `first` to `last` (not included) of those wanted, uint8 [k, px, px, 3], on the device.
+
+        Beyond the end they begin again: a batch is always full.
+        """
+        rows = self.rows[np.arange(first, last) % len(self.rows)]
+        return torch.from_numpy(np.array(self.store.tiles[rows])).to(self.device)
 
 
-def compute(home: Path, wanted: dict[str, Any], source: Source, progress: Progress) -> None:
-    """Extract into `home`, going on with what is whole of an earlier attempt; features.json comes last and says that all is done."""
+def grow(grown: Grown, digests: list[bytes], source: Source, progress: Progress) -> None:
+    """Add the tiles of `source`, whose digests these are, block by block."""
     transform = Transform(source.how.preprocessing, source.store.px).to(source.device)
     example = transform(source.tiles(0, source.batch))
-    partial = Partial(home, json.loads(json.dumps({"batch": source.batch, **wanted})))
     engine = (
-        resumed(partial, source, example)
+        earlier(grown, source, example)
         or given(source)
         or fastest(source.module, example, allowed=source.how.precision, tiles=len(source.rows) * source.how.views)
     )
     progress.say(f"features by {engine.name}: {engine.reasons}")
-    d = engine.call(example[:1]).shape[1]
-    with partial.begun(engine.name, engine.reasons, (len(source.rows), source.how.views, d)) as written:
-        with progress.track("features", len(source.rows)) as tick:
-            tick(written.n)
-            for first in range(written.n, len(source.rows), source.batch * BLOCK_BATCHES):
-                last = min(first + source.batch * BLOCK_BATCHES, len(source.rows))
-                written.append(block(source, engine, transform, first, last, d))
-                tick(last - first)
-        digest = written.finish()
-    (home / DATA).replace(home / "features.npy")
-    sync_folder(home)
-    versions = {"torch": str(torch.__version__), "numpy": np.__version__}
-    shape = {"views": source.how.views, "d": d}
-    made = {"engine": engine.name, "reasons": engine.reasons, "device": str(source.device), "versions": versions}
-    write_json(home / "features.json", wanted | shape | made | {"digest": digest})
-    (home / JOURNAL).unlink()
+    views, d, n = source.how.views, engine.call(example).shape[1], len(source.rows)
+    batches = max(1, min(BLOCK_BATCHES, BLOCK_BYTES // (4 * views * d * source.batch)))
+    told = (engine.name, engine.reasons, (views, d), n)
+    more = {"device": str(source.device), "versions": {"torch": str(torch.__version__), "numpy": np.__version__}}
+    with progress.track("features", n) as tick, grown.growing(*told, **more) as growing:
+        for first in range(0, n, source.batch * batches):
+            last = min(first + source.batch * batches, n)
+            growing.append(block(source, engine, transform, first, last, d), b"".join(digests[first:last]))
+            tick(last - first)
 
 
-def resumed(partial: Partial, source: Source, example: Tensor) -> Engine | None:
-    """Return the engine that an unfinished extraction was started with, since another would give other last digits; None to start."""
-    if not partial.engine:
+def earlier(grown: Grown, source: Source, example: Tensor) -> Engine | None:
+    """Return the engine that made what is there, since another would give other last digits.
+
+    None where this machine has it not, or where it was chosen for fewer tiles than are to come: few do not pay for a good choice.
+    """
+    if not grown.engine or len(source.rows) > grown.chosen_for:
         return None
     try:
-        return named(partial.engine, source.module, example)
-    except (MachineProblem, RuntimeError):
-        partial.forget()
+        return named(grown.engine, source.module, example)
+    except FAILURES:
         return None
 
 
@@ -307,9 +293,10 @@ def block(source: Source, engine: Engine, transform: Transform, first: int, last
     views = VIEWS[source.how.views]
     values = np.empty((last - first, len(views), d), np.float32)
     for start in range(first, last, source.batch):
-        tiles = source.tiles(start, min(start + source.batch, last))
+        tiles, k = source.tiles(start, start + source.batch), min(source.batch, last - start)
         for at, number in enumerate(views):
-            values[start - first : start - first + len(tiles), at] = engine.call(transform(view(tiles, number))).cpu().numpy()
+            made = engine.call(transform(view(tiles, number)))[:k]
+            values[start - first : start - first + k, at] = made.cpu().numpy()
     bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
     if len(bad):
         row = int(source.rows[first + bad[0]])

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sentinode.fit.features import Extraction, Features, extract
-from sentinode.fit.heads import Fitted, fit_head
+from sentinode.fit.heads import Fitted, check_room, fit_head
 from sentinode.fit.measure import forward_flop
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import finish, write_history
@@ -29,6 +29,8 @@ def features_of(job: Job) -> tuple[Features, Features]:
     """
     device, _ = choose_device(job.settings.device)
     pooled = classifier_of(job.network).pooled.to(device)
+    if job.settings.head == "logistic":
+        check_room(len(job.parts.train[1]), pooled.width)  # before hours of extraction, not after
     facts = {"network": job.facts.network, "arguments": job.facts.arguments["model_args"]}
     made = []
     for (store, rows), views, exact in (
@@ -42,7 +44,7 @@ def features_of(job: Job) -> tuple[Features, Features]:
 
 def fitted_head(job: Job, settings: TrainSettings, features: tuple[Features, Features]) -> Fitted:
     """Return the head that `settings` ask for, fitted to `features` of the training and validation tiles."""
-    train, valid = (part.values for part in features)
+    train, valid = (part.table for part in features)
     return fit_head(settings.head, train, job.parts.labels("train"), valid, job.parts.labels("valid"), settings, job.watch)
 
 
@@ -96,7 +98,7 @@ def stopped_by(settings: TrainSettings, fitted: Fitted) -> str:
 def cost(job: Job, features: tuple[Features, Features]) -> dict[str, Any]:
     """Return what the run cost: seconds in all and of the extraction, and whether the features were there already."""
     extract_s = sum(part.seconds for part in features)
-    passes = sum(part.values.shape[0] * part.values.shape[1] for part in features)
+    passes = sum((part.made or len(part.table)) * part.table.shape[1] for part in features)
     return {
         "seconds": round(time.perf_counter() - job.began, 2),
         "cpu_minutes": round((time.process_time() - job.cpu_began) / 60, 2),

@@ -17,10 +17,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sentinode.errors import RunProblem, UsageProblem, nearest, shown
+from sentinode.errors import MachineProblem, RunProblem, UsageProblem, nearest, shown
 from sentinode.fit.feed import epoch_order
 from sentinode.fit.loop import class_weights, share_of_rate, step_seed
+from sentinode.fit.table import Table, table_of
 from sentinode.judge.auroc import auroc
+from sentinode.machine.memory import available_bytes
 from sentinode.nets.forward import Logits
 from sentinode.nets.head import LinearHead, MlpHead, Standardised
 from sentinode.settings import TrainSettings
@@ -36,8 +38,8 @@ STACKED = 1 << 30
 CHUNK = 1024
 """Rows of features handled at once."""
 
-Features = npt.NDArray[np.float32]
-"""float32 [n, d], or [n, views, d] with the tile as it is first; an array or a memory map."""
+Features = npt.NDArray[np.float32] | Table
+"""float32 [n, d], or [n, views, d] with the tile as it is first: an array, a memory map, or rows of one."""
 Labels = npt.NDArray[Any]
 """0 or 1, [n]."""
 Report = Callable[[int, float], None]
@@ -61,11 +63,11 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Task:
-    """What every head is fitted to: training features [n, views, d], validation features [m, d], labels of both, and weights [n]."""
+    """What every head is fitted to: features of training and validation tiles, labels [n] and [m] of both, and weights [n]."""
 
-    train: Features
+    train: Table
     labels: npt.NDArray[np.float32]
-    valid: Features
+    valid: Table
     valid_labels: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
     shift: float
@@ -142,29 +144,31 @@ def task_of(train: Features, labels: Labels, valid: Features, valid_labels: Labe
     share = float(truth.mean())
     weights = class_weights(torch.from_numpy(truth), share).numpy() if balance else np.ones_like(truth)
     return Task(
-        train if train.ndim == 3 else train[:, None],
+        table_of(train),
         truth,
-        valid if valid.ndim == 2 else valid[:, 0],
+        table_of(valid),
         np.asarray(valid_labels, np.int64),
         weights,
         math.log(share / (1 - share)) if balance else 0.0,
     )
 
 
-def standardising(head: Standardised, train: Features) -> Standardised:
-    """Put mean and standard deviation of the training features [n, views, d] into `head`; a constant feature gets 1.
+def standardising(head: Standardised, features: Features) -> Standardised:
+    """Put mean and standard deviation of the training features, all views, into `head`; a constant feature gets 1.
 
     Source: Chan, Golub and LeVeque 1979, for moments of parts put together.
     """
-    flat = train.reshape(-1, train.shape[2])
-    mean, squares = np.zeros(train.shape[2]), np.zeros(train.shape[2])
-    for start in range(0, len(flat), CHUNK):
-        part = flat[start : start + CHUNK]
-        spread, middle = (of.double().numpy() for of in torch.var_mean(tensor(part), dim=0, correction=0))
-        apart, whole = middle - mean, start + len(part)
+    train = table_of(features)
+    n, views, width = train.shape
+    mean, squares, step, before = np.zeros(width), np.zeros(width), max(1, CHUNK // views), 0
+    for start in range(0, n, step):
+        part = torch.from_numpy(train.part(start, start + step).reshape(-1, width))
+        spread, middle = (of.double().numpy() for of in torch.var_mean(part, dim=0, correction=0))
+        apart, whole = middle - mean, before + len(part)
         mean += apart * len(part) / whole
-        squares += spread * len(part) + apart**2 * start * len(part) / whole
-    std = np.sqrt(squares / len(flat))
+        squares += spread * len(part) + apart**2 * before * len(part) / whole
+        before = whole
+    std = np.sqrt(squares / (n * views))
     std[std <= 1e-6 * np.maximum(1, np.abs(mean))] = 1
     head.mean.copy_(torch.from_numpy(mean))
     head.std.copy_(torch.from_numpy(std))
@@ -172,18 +176,13 @@ def standardising(head: Standardised, train: Features) -> Standardised:
 
 
 def logits_of(head: nn.Module, features: Features) -> Logits:
-    """Return the logits float32 [n] of features [n, d]."""
-    was_training = head.training
+    """Return the logits float32 [n] of features, of the first view."""
+    was_training, table = head.training, table_of(features)
     head.eval()
     with torch.inference_mode():
-        parts = [head(tensor(features[start : start + CHUNK])) for start in range(0, len(features), CHUNK)]
+        parts = [head(torch.from_numpy(table.take(slice(start, start + CHUNK)))) for start in range(0, len(table), CHUNK)]
     head.train(was_training)
     return torch.cat(parts).numpy()
-
-
-def tensor(features: Features) -> torch.Tensor:
-    """Return features as a tensor; a read-only map is copied."""
-    return torch.from_numpy(features if features.flags.writeable else np.array(features))
 
 
 class Best:
@@ -217,7 +216,7 @@ def fit_by_steps(head: Standardised, task: Task, settings: TrainSettings, report
     """Train `head` for `settings.epochs`, with a rise and a cosine of the rate as in `loop`; keep the epoch of the best AUROC."""
     optimizer = optimizer_of(head, settings)
     n, views, width = task.train.shape
-    rows, block = task.train.reshape(n * views, width), np.empty((settings.batch, width), np.float32)
+    memory = np.empty((settings.batch, width), np.float32)
     labels, weights = torch.from_numpy(task.labels), torch.from_numpy(task.weights)
     steps = settings.epochs * -(-n // settings.batch)
     best, step = Best(head, task, report), 0
@@ -229,8 +228,8 @@ def fit_by_steps(head: Standardised, task: Task, settings: TrainSettings, report
                 group["lr"] = settings.lr * share_of_rate(step / steps, settings.warmup)
             if isinstance(head, MlpHead) and settings.dropout:
                 torch.manual_seed(step_seed(settings.seed + 1, step))
-            some, at = block[: len(positions)], torch.from_numpy(positions)
-            np.take(rows, positions * views + shown_view[positions], axis=0, out=some, mode="clip")
+            at = torch.from_numpy(positions)
+            some = task.train.take(positions, shown_view[positions], memory[: len(positions)])
             outputs = head(torch.from_numpy(some))
             loss = functional.binary_cross_entropy_with_logits(outputs, labels[at], weight=weights[at])
             loss.backward()  # type: ignore[no-untyped-call]
@@ -260,10 +259,11 @@ def fit_logistic(task: Task, report: Report) -> Fitted:
     from sklearn.linear_model import LogisticRegression
 
     n, views, width = task.train.shape
+    check_room(n, width)
     head = LinearHead(width)
     standardising(head, task.train)
     used = max(1, min(views, STACKED // (4 * n * width)))
-    features = standardised(task.train[:, :used].reshape(n * used, width), head)
+    features = standardised(task.train, used, head)
     labels, weights = np.repeat(task.labels, used).astype(np.int64), np.repeat(task.weights / used, used)
     model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
     best = Best(head, task, report)
@@ -282,11 +282,23 @@ def fit_logistic(task: Task, report: Report) -> Fitted:
     return best.fitted(f"inverse strength of the penalty {STRENGTHS[best.at - 1]:.2g}")
 
 
-def standardised(features: Features, head: Standardised) -> Features:
-    """Return standardised features [n, d], made a chunk at a time so that no second copy is needed."""
+def check_room(n: int, width: int) -> None:
+    """Raise MachineProblem if `n` tiles of `width` features do not fit into memory: the logistic regression goes over all at once."""
+    wanted, free = 4 * n * width, available_bytes()
+    if wanted > free:
+        raise MachineProblem(
+            f"{wanted / 1e9:.1f} GB of memory for a logistic regression on {n:,} tiles of {width:,} features",
+            f"{free / 1e9:.1f} GB that are free",
+            f"use --head linear, which reads them a batch at a time, or --sample {max(1, free // (4 * width))}",
+        )
+
+
+def standardised(train: Table, used: int, head: Standardised) -> npt.NDArray[np.float32]:
+    """Return the first `used` views, standardised, [n * used, d], made a chunk at a time so that there is one copy and no second."""
     mean, std = head.mean.numpy(), head.std.numpy()
-    out = np.empty(features.shape, np.float32)
-    for start in range(0, len(features), CHUNK):
-        np.subtract(features[start : start + CHUNK], mean, out=out[start : start + CHUNK])
+    n, _, width = train.shape
+    out = np.empty((n, used, width), np.float32)
+    for start in range(0, n, CHUNK):
+        np.subtract(train.part(start, start + CHUNK)[:, :used], mean, out=out[start : start + CHUNK])
         out[start : start + CHUNK] /= std
-    return out
+    return out.reshape(n * used, width)

@@ -74,9 +74,14 @@ def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: 
     return Parts(split, (source, split.rows_of("train")), (chooser, split.rows_of("valid") - len(source)))
 
 
+def deciding(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings that decide what comes of a training: all but where it keeps what it can make again."""
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name != "features"}
+
+
 def fingerprint_of(settings: TrainSettings, parts: Parts, weights: str) -> str:
     """Return a digest of what decides a run: settings, tiles and the digest of the pretrained weights."""
-    facts = [dataclasses.asdict(settings), parts.train[0].digest, parts.valid[0].digest, weights]
+    facts = [deciding(settings), parts.train[0].digest, parts.valid[0].digest, weights]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
@@ -90,8 +95,10 @@ def unfinished(folder: Path, fingerprint: str, settings: TrainSettings) -> dict[
         return {}
     kept = read_json(path)
     if kept.get("fingerprint") != fingerprint:
-        now, then = dataclasses.asdict(settings), kept.get("settings", {})
-        changed = [f"{name} {shown(now[name])}, not {shown(value)}" for name, value in then.items() if now.get(name) != value]
+        now, then = deciding(settings), kept.get("settings", {})
+        changed = [
+            f"{name} {shown(now[name])}, not {shown(then[name])}" for name in now if name in then and then[name] != now[name]
+        ]
         raise UsageProblem(
             f"the settings and tiles that {shown(folder)} was started with",
             "; ".join(changed) or "other tiles",

@@ -15,6 +15,7 @@ from sentinode.fit.parts import choose_parts
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.start import Job, start
 from sentinode.fit.trials import Runner, Trainings, Watch
+from sentinode.machine.memory import memory_problems
 from sentinode.nets.forward import Logits
 from sentinode.progress import Progress
 from sentinode.settings import TrainSettings
@@ -78,6 +79,7 @@ class SharedFeatures:
             )
         return self.known[key]
 
+    @memory_problems()
     def run(self, number: int, settings: TrainSettings, watch: Watch) -> tuple[Logits, dict[str, Any]]:
         """Fit a head."""
         del number
@@ -89,6 +91,7 @@ class SharedFeatures:
         told["seconds"] = round(time.perf_counter() - began, 3)
         return fitted.valid_logits + np.float32(shift_of(job, settings)), told
 
+    @memory_problems()
     def write_best(self, number: int, settings: TrainSettings, folder: Path) -> None:
         """Fit the head once more, which gives the same one, and write the run."""
         del number

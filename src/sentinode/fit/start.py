@@ -11,7 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from sentinode.errors import UsageProblem, shown
 from sentinode.fit.parts import Parts
+from sentinode.machine.memory import out_of_memory
 from sentinode.nets.backbone import Classifier, own_px, preprocessing_of
 from sentinode.nets.forward import placed
 from sentinode.nets.guard import check_scaling
@@ -86,8 +88,9 @@ def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]
         preprocessing = colours_of(store, rows, settings.input_size)
         network, arguments = settings.model, arguments_of(settings, preprocessing.input_px or store.px)
         model = build(network, arguments)
+        check_takes(model, network, preprocessing.input_px or store.px)
     else:
-        preprocessing = preprocessing_of(weights.config, settings.input_size or own_px(weights.config, settings.backbone))
+        preprocessing = preprocessing_of(weights.config, settings.input_size or own_px(weights.config))
         network = str(weights.config.get("architecture") or settings.model)
         arguments = arguments_of(settings, preprocessing.input_px) | {"model_args": weights.config.get("model_args") or {}}
         model = build(network, arguments)
@@ -107,6 +110,21 @@ def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]
         training={} if weights is None else {"weights": weights.source, "weights_digest": weights.digest},
     )
     return placed(model, "cpu"), facts
+
+
+def check_takes(model: nn.Module, network: str, px: int) -> None:
+    """Raise UsageProblem unless a network takes tiles of edge `px`: asked before anything is written."""
+    model.eval()
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, px, px))
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        raise UsageProblem(
+            f"tiles that are large enough for {network}", f"{px} px ({shown(error)})", "give a larger --input-size"
+        ) from error
+    model.train()
 
 
 def classifier_of(model: nn.Module) -> Classifier:

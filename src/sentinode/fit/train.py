@@ -5,6 +5,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +21,18 @@ from sentinode.fit.frozen import fit_head_first, train_frozen
 from sentinode.fit.keeper import Keeper, training_bar
 from sentinode.fit.loop import Judge, Progressing, fit
 from sentinode.fit.measure import new_state, step_seconds
-from sentinode.fit.parts import choose_parts, fingerprint_of, unfinished
+from sentinode.fit.parts import choose_parts, deciding, fingerprint_of, unfinished
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import cost, finish
 from sentinode.fit.start import Job, start, unwatched
 from sentinode.judge.auroc import auroc
-from sentinode.machine.memory import set_allocator
+from sentinode.machine.memory import memory_problems, set_allocator
 from sentinode.machine.plan import Plan, choose_device, make_plan
 from sentinode.nets.forward import Logits, logits, placed
 from sentinode.nets.trained import Run, load
 from sentinode.nets.transform import Transform
 from sentinode.progress import Progress
-from sentinode.run import claim_folder, write_json
+from sentinode.run import claim_folder, nothing_left, write_json
 from sentinode.settings import TrainSettings, resolved, settings_from
 from sentinode.tiles.store import Store
 
@@ -89,6 +90,7 @@ class Claim:
     quiet: bool = False
 
 
+@memory_problems()
 def train_watched(
     store: str | Path | Store,
     folder: Path,
@@ -111,17 +113,18 @@ def train_watched(
     parts = choose_parts(store, valid, settings)
     network, facts = start(settings, parts)
     fingerprint = fingerprint_of(settings, parts, facts.training.get("weights_digest", ""))
-    claim_folder(folder, "run.json", resume=claim.resume, overwrite=claim.overwrite)
+    begun = claim_folder(folder, "run.json", resume=claim.resume, overwrite=claim.overwrite)
     kept = unfinished(folder, fingerprint, settings)
     job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, cpu_began, watch)
     for line in parts.lines():
         progress.say(line)
-    return train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
+    with nullcontext() if begun else nothing_left(folder, folder / "resume" / "state.safetensors"):
+        return train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
 
 
 def same(run: Run, settings: TrainSettings) -> Run:
     """Return a finished run if `settings` are those it was trained with; UsageProblem names what differs."""
-    now, then = dataclasses.asdict(settings), run.record.get("settings", {})
+    now, then = deciding(settings), run.record.get("settings", {})
     changed = [f"{name} {shown(now[name])}, not {shown(then[name])}" for name in now if name in then and then[name] != now[name]]
     if changed:
         do = "open it with sentinode.load, or train anew with --overwrite"

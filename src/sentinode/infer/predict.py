@@ -9,7 +9,7 @@ import pandas as pd
 
 from sentinode.errors import RunProblem, SourceProblem, UsageProblem, shown
 from sentinode.infer.ensemble import mean_logit, members_of
-from sentinode.machine.memory import set_allocator
+from sentinode.machine.memory import memory_problems, set_allocator
 from sentinode.machine.plan import choose_device
 from sentinode.nets.trained import Run, load, weights_digest
 from sentinode.progress import Progress
@@ -113,6 +113,7 @@ def trained_in(run: Run) -> str:
     return str(run.record.get("plan", {}).get("precision", "fp32"))
 
 
+@memory_problems("use a smaller --batch, or free some memory")
 def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quiet: bool = False) -> Scores:
     """Return the scores of `store`: columns id, group, label, logit, probability, and each member's logit where there are several.
 

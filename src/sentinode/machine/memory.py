@@ -1,20 +1,56 @@
 """How much memory there is, how much of it this process may take and has taken, and how blocks of it are handed out. No torch.
 
+What libraries say where none is left is turned into one line here, too.
 Linux is read from `/proc` and the control groups, Windows through its own calls, macOS through `sysconf` and `vm_stat`.
 """
 
 import ctypes
+import errno
 import functools
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from sentinode.errors import MachineProblem
 from sentinode.machine.cgroup import ROOT, field, memory_limits
 
 MALLOC_SETTINGS = {-3: 1 << 30, -1: 2**31 - 1, -2: 64 << 20}
 """glibc: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD. Big blocks then stay with the process instead of going back to the system
 after every step and being paged in again, which costs a training step on a CPU a third to a half of its time."""
+
+EXHAUSTED = (
+    *("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc"),
+    *("bad allocation", "size calculation overflowed", "array is too big", "maximum allowed dimension"),
+)
+"""What torch (CPU and GPU), numpy, OpenVINO and C++ say, in lower case, where memory has no room for what was asked for."""
+ASKED = re.compile(r"allocate ([0-9.]+) ?([KMGTPE]i?B|bytes)", re.IGNORECASE)
+"""How much was asked for, in what most of them say."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory was too small: Python's, numpy's, the system's, or torch's, known by its words."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, (RuntimeError, ValueError)) and any(words in str(error).lower() for words in EXHAUSTED)
+
+
+@contextmanager
+def memory_problems(do: str = "use a smaller --batch, --micro-batch or --input-size, or free some memory") -> Iterator[None]:
+    """Turn what libraries say where memory is too small into an error in three parts; `do` is the third. Also a decorator."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, ValueError, OSError) as error:
+        if not out_of_memory(error):
+            raise
+        asked = ASKED.search(str(error))
+        amount = f"{asked[1]} {asked[2]} asked for at once" if asked else "more asked for than there is"
+        gpu = "cuda" in str(error).lower() or "cublas" in str(error).lower()
+        where = "that of the GPU" if gpu else f"{available_bytes() / 1e9:.1f} GB free"
+        raise MachineProblem("memory enough for the work", f"{amount} ({where})", do) from error
 
 
 @functools.cache

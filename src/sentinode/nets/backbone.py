@@ -4,21 +4,23 @@ timm and torchvision are imported here and nowhere else.
 """
 
 import sys
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sentinode.errors import MachineProblem, UsageProblem, nearest, shown
+from sentinode.errors import MachineProblem, RunProblem, UsageProblem, nearest, shown
+from sentinode.machine.memory import out_of_memory
 from sentinode.nets.head import LinearHead, MlpHead
 from sentinode.nets.simple_cnn import centre
 from sentinode.nets.transform import Preprocessing
 from sentinode.settings import OWN_NETWORKS
 
-USUAL_PX = {"frozen": 160, "finetune": 192}
-"""What a backbone that takes any size sees of a tile, by how it is used. Frozen, 160 was better than 96 and 128 on held-out colour
-clusters, and as good as 224. Fine-tuned, 192 is nearer to what the weights were trained at and still under an hour of one core."""
+USUAL_PX = 160
+"""What a backbone that takes any size sees of a tile: frozen, better than 96 and 128 on held-out colour clusters, and as good as 224;
+fine-tuned, validation was no higher at 192."""
 LEVELS = 2
 """Stages of a convolutional network whose maps are pooled: the last ones. Coarser alone, the features know less of texture."""
 UNKNOWN = "a network of ours or of timm's ('sentinode models' lists them)"
@@ -59,33 +61,75 @@ def create(name: str, input_px: int, **model_args: Any) -> Any:
     ------
     UsageProblem
         If timm has no such network (the nearest names are offered), or it cannot take tiles of `input_px`.
+    RunProblem
+        If it does not take `model_args`, which come from a config.json.
     """
     timm = timm_module()
     if not timm.is_model(name):
         known = [*OWN_NETWORKS, *timm.list_models()]
         raise UsageProblem(UNKNOWN, shown(name), nearest(name, known))
-    model = timm.create_model(name, pretrained=False, num_classes=0, **model_args).eval()
+    model = built(name, input_px, model_args)
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None)
+    wanted = model.pretrained_cfg["input_size"][-1]
     try:
+        if isinstance(patch, tuple) and input_px % patch[0]:  # the rest of the tile would not be seen
+            raise ValueError(f"no multiple of {patch[0]}")
         with torch.inference_mode():
             model(torch.zeros(1, 3, input_px, input_px))
     except (AssertionError, RuntimeError, ValueError) as error:
-        wanted = model.pretrained_cfg["input_size"][-1]
-        raise UsageProblem(
-            f"an input size that {shown(name)} takes, as {wanted}", f"{input_px} ({shown(error)})", f"use --input-size {wanted}"
-        ) from error
+        if out_of_memory(error):
+            raise
+        raise no_such_size(name, input_px, wanted, error) from error
     return model
 
 
-def own_px(config: dict[str, Any], backbone: str) -> int:
-    """Return the edge that a network sees unless told otherwise, by how it is used (`USUAL_PX`), or the only one it takes."""
-    return int(config["input_size"][-1]) if config.get("fixed_input_size") else USUAL_PX[backbone]
+def built(name: str, input_px: int, model_args: dict[str, Any]) -> Any:
+    """Return timm's network, made for `input_px` where its positions are learnt for one size (`matched` resamples them)."""
+    timm = timm_module()
+    config = timm.get_pretrained_cfg(name)
+    fixed = "img_size" in model_args or bool(config and config.fixed_input_size)
+    try:
+        if fixed:
+            with suppress(TypeError):  # some know no img_size
+                sized = timm.create_model(name, pretrained=False, num_classes=0, **model_args | {"img_size": input_px})
+                if any("pos" in key for key in sized.state_dict()):
+                    return sized.eval()
+            # One whose weights mix all places, as MLP-Mixer's, cannot be resampled: `create` asks whether it takes the size as it is.
+        return timm.create_model(name, pretrained=False, num_classes=0, **model_args).eval()
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, AssertionError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
+        if config and not model_args:
+            raise no_such_size(name, input_px, config.input_size[-1], error) from error
+        found = f"{shown(model_args)} at {input_px} px ({shown(error)})"
+        raise RunProblem(f"arguments that {shown(name)} takes", found, "mend model_args in its config.json") from error
+
+
+def no_such_size(name: str, input_px: int, wanted: int, error: Exception) -> UsageProblem:
+    """Return what is said of an input size that a network cannot take."""
+    expected = f"an input size that {shown(name)} takes, as {wanted}"
+    return UsageProblem(expected, f"{input_px} ({shown(error)})", f"use --input-size {wanted}")
+
+
+def own_px(config: dict[str, Any]) -> int:
+    """Return the edge that a network sees unless told otherwise.
+
+    That of its weights where they come with a configuration of their own, as the hub's do, or where its positions were learnt for
+    it; else `USUAL_PX`.
+    """
+    own = config.get("fixed_input_size") or "model_args" in config
+    return int(config["input_size"][-1]) if own else USUAL_PX
 
 
 def preprocessing_of(config: dict[str, Any], input_px: int) -> Preprocessing:
-    """Return the preprocessing that weights state in timm's `pretrained_cfg`: mean, std, interpolation; the whole tile is seen."""
+    """Return the preprocessing that weights state in timm's `pretrained_cfg`; the whole tile is seen.
+
+    Mean and std are of red, green and blue; "channels": "bgr" in it is ours, of weights that take blue first.
+    """
     (r, g, b), (u, v, w) = config["mean"], config["std"]
     kind: Literal["bilinear", "bicubic"] = "bilinear" if config.get("interpolation") == "bilinear" else "bicubic"
-    return Preprocessing((float(r), float(g), float(b)), (float(u), float(v), float(w)), input_px, kind)
+    order: Literal["rgb", "bgr"] = "bgr" if config.get("channels") == "bgr" else "rgb"
+    return Preprocessing((float(r), float(g), float(b)), (float(u), float(v), float(w)), input_px, kind, order)
 
 
 class Pooled(nn.Module):

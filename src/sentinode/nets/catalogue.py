@@ -35,9 +35,10 @@ GIANT = {"patch_size": 16, "embed_dim": 1536, "depth": 40, "num_heads": 24, "ini
 ENCODERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "hf-hub:MahmoodLab/UNI": ("vit_large_patch16_224", {"init_values": 1e-5}, "cc-by-nc-nd-4.0"),
     "hf-hub:bioptimus/H-optimus-0": ("vit_giant_patch14_reg4_dinov2", {"init_values": 1e-5}, "apache-2.0"),
-    "hf-hub:prov-gigapath/prov-gigapath": ("vit_giant_patch14_dinov2", GIANT, "apache-2.0"),
+    "hf-hub:prov-gigapath/prov-gigapath": ("vit_giant_patch14_dinov2", GIANT, "see its card"),
 }
-"""Pathology encoders on the hub, all gated: architecture, its arguments, licence, as their pages state them."""
+"""Pathology encoders on the hub, all gated: architecture, its arguments, and the licence that their pages name. Prov-GigaPath has had
+terms of its own beside Apache's; read them there."""
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,9 @@ def check_scaling(model: nn.Module, preprocessing: Preprocessing, config: dict[s
         if max(off) > TOLERATED:
             wanted = f"colours less {in_words(config['mean'])} over {in_words(config['std'])}, as the weights declare"
             raise UsageProblem(wanted, f"less {in_words(preprocessing.mean)} over {in_words(preprocessing.std)}", do)
+    declared = (config or {}).get("channels", preprocessing.channels)
+    if declared != preprocessing.channels:
+        raise UsageProblem(f"channels in the order {declared}, as the weights declare", preprocessing.channels, do)
     memory = remembered(model, preprocessing.input_px or 224)
     if memory is None:
         return

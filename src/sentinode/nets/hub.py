@@ -29,9 +29,17 @@ def repository(name: str) -> tuple[str, str | None]:
 
 
 def cached(name: str, files: Sequence[str] = FILES) -> Path | None:
-    """Return the first of `files` of a hub repository that lies in the local cache; None if there is none."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+    """Return the first of `files` of a hub repository that lies in the local cache; None if there is none.
+
+    Raises UsageProblem for what is no name of a repository, MachineProblem where the hub's client is not installed.
+    """
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError as error:  # it comes with timm; every way to the hub begins here
+        raise MachineProblem(
+            "timm and huggingface_hub for networks of the hub", shown(error), "pip install 'sentinode[backbones]'"
+        ) from error
 
     where, revision = repository(name)
     try:

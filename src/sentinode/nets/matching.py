@@ -26,7 +26,7 @@ PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw"
 """In a block of the first stage, which does not."""
 
 
-def matched(model: nn.Module, state: State, name: str, *, keep_head: bool = False) -> State:
+def matched(model: nn.Module, state: State, name: str) -> State:
     """Return the tensors of `state` under the names of `model`, every one it needs and with its shape.
 
     Understood are prefixes (`module.`, `model.backbone.`, ...), EfficientNet-PyTorch's names, and whatever timm's own filter of
@@ -40,8 +40,6 @@ def matched(model: nn.Module, state: State, name: str, *, keep_head: bool = Fals
         From `read_state`.
     name
         Of the network, for the error.
-    keep_head
-        Refuse a head of another number of classes instead of leaving the network's own as it is.
 
     Raises
     ------
@@ -52,11 +50,11 @@ def matched(model: nn.Module, state: State, name: str, *, keep_head: bool = Fals
     stripped = without_prefix(state, own)
     if "_conv_stem.weight" in stripped:
         stripped = renamed(stripped, own)
-    if differences(model, stripped, keep_head):
+    if differences(model, stripped):
         converted = by_timm(model, stripped)
-        if converted and not differences(model, converted, keep_head):
+        if converted and not differences(model, converted):
             stripped = converted
-    wrong = differences(model, stripped, keep_head)
+    wrong = differences(model, stripped)
     if wrong:
         same = sum(key in own and tensor.shape == own[key] for key, tensor in stripped.items())
         told = "; ".join(f"{len(keys)} {what}, as {', '.join(keys[:3])}" for what, keys in wrong.items())
@@ -102,16 +100,15 @@ def by_timm(model: nn.Module, state: State) -> State | None:
         return None  # foreign weights: the difference is told by their own names
 
 
-def differences(model: nn.Module, state: State, keep_head: bool) -> dict[str, list[str]]:
+def differences(model: nn.Module, state: State) -> dict[str, list[str]]:
     """Return what keeps `state` from fitting `model`, by kind; empty if it fits.
 
-    Batch norm's counters may be missing: old files had none. So may the last layer of a head, unless `keep_head`.
+    Batch norm's counters may be missing: old files had none. So may the last layer of a head, which then stays as it is.
     """
     own = model.state_dict()
-    last = {
+    free = {
         key for key in own if of_head(key) and isinstance(model.get_submodule(key.rpartition(".")[0]), (nn.Linear, nn.Conv2d))
     }
-    free = set() if keep_head else last
     found = {
         "missing": [shown(k) for k in own if k not in state and k not in free and not k.endswith("num_batches_tracked")],
         "of another shape": [

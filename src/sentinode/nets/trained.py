@@ -116,8 +116,7 @@ class Run:
         return [
             *(f"warning: {text}" for text in self.record["warnings"]),
             f"run        {shown(self.path)}: {self.facts.network}, {data['train']['n']:,} tiles trained, {valid['n']:,} chose",
-            self.record.get("head")
-            or f"best epoch {self.record['best_epoch']} of {cost['epochs']}, stopped by {self.record['stopped_by']}",
+            self.best(),
             f"valid      AUROC {valid['auroc']:.4f}: it chose the epoch, so judge on other slides with 'sentinode evaluate'",
             threshold,
             f"cost       {spent}{cost['peak_memory_bytes'] / 1e9:.2f} GB at most",

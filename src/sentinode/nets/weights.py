@@ -4,10 +4,14 @@ auto                     an installed package of this network's weights, else wh
 none                     random weights
 a1_in1k, hf-hub:A/B      a timm tag of this network, a hub repository
 FILE.safetensors, .pth   a file, or a folder with config.json, as timm saves it
+
+A config.json may say one thing that timm does not know: "channels": "bgr" in its pretrained_cfg, of weights that take blue first.
+Mean and std stay those of red, green and blue.
 """
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -66,6 +70,9 @@ def find(model: str, weights: str = "auto") -> Weights:
     if weights != "auto" and (path.suffix in ENDINGS or path.is_dir()):
         own = path.is_dir() and (path / CONFIG).is_file()
         return loaded(weight_file(path), f"file {shown(path)}", read_config(path / CONFIG) if own else config_of(model))
+    if weights != "auto" and looks_like_path(weights):
+        do = "check the path, or write hf-hub:OWNER/NAME for a repository of the hub"
+        raise UsageProblem(f"a weight file, or a folder of one, at {shown(path)}", "nothing there", do)
     package = package_file(model)
     if package is not None and weights in {"auto", PACKAGES[architecture(model)]}:
         name = PACKAGES[architecture(model)]
@@ -81,11 +88,16 @@ def find(model: str, weights: str = "auto") -> Weights:
     return published(model if weights == "auto" else tagged(model, weights))
 
 
-def load_into(model: nn.Module, weights: Weights, *, keep_head: bool = False) -> None:
+def looks_like_path(weights: str) -> bool:
+    """Return whether `--weights` means a place on this machine; OWNER/NAME is the hub's."""
+    return weights.startswith((".", "/", "~")) or "\\" in weights or (not weights.startswith(HUB) and weights.count("/") > 1)
+
+
+def load_into(model: nn.Module, weights: Weights) -> None:
     """Put `weights` into `model`, all of them or, with RunProblem, none; nothing happens where there are none (`none`)."""
     if weights.state:
         name = str(weights.config.get("architecture") or type(model).__name__)
-        model.load_state_dict(matched(model, weights.state, name, keep_head=keep_head), strict=False)
+        model.load_state_dict(matched(model, weights.state, name), strict=False)
 
 
 def digest(state: State) -> str:
@@ -148,12 +160,34 @@ def read_config(path: Path) -> dict[str, Any]:
         config: dict[str, Any] = defaults | dict(values.get("pretrained_cfg", values))
         # The head is ours, so how many classes the saved network had is not asked of the new one.
         arguments = {name: value for name, value in values.get("model_args", {}).items() if name != "num_classes"}
-        return config | {"architecture": str(values["architecture"]), "model_args": arguments}
+        config |= {"architecture": str(values["architecture"]), "model_args": arguments}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"a timm config.json at {shown(path)}"
         raise RunProblem(
             what, f"{type(error).__name__}: {error}"[:200], "name a repository or folder of a timm network"
         ) from error
+    wanted = odd(config)
+    if wanted:
+        name, kind = wanted
+        raise RunProblem(f"{kind} as {name} in {shown(path)}", shown(config.get(name)), "mend that file")
+    return config
+
+
+def odd(config: dict[str, Any]) -> tuple[str, str] | None:
+    """Return the first fact of a configuration that cannot be meant, and what it should be; None if there is none."""
+
+    def three(values: Any, least: float) -> bool:
+        numbers = isinstance(values, (list, tuple)) and all(type(v) in {int, float} and math.isfinite(v) for v in values)
+        return numbers and len(values) == 3 and min(values) > least
+
+    kinds = {
+        "mean": ("three numbers", three(config["mean"], -math.inf)),
+        "std": ("three numbers above 0", three(config["std"], 0)),
+        "input_size": ("[3, height, width]", three(config["input_size"], 0) and config["input_size"][0] == 3),
+        "interpolation": ("the name of an interpolation", isinstance(config["interpolation"], str)),
+        "channels": ("rgb or bgr", config.get("channels", "rgb") in ("rgb", "bgr")),
+    }
+    return next(((name, kind) for name, (kind, right) in kinds.items() if not right), None)
 
 
 def weight_file(path: Path) -> Path:
