@@ -1,4 +1,4 @@
-"""From uint8 tiles to the network's input, with chance: views, turns between them, colour, JPEG. On the device, a batch at a time.
+"""From uint8 tiles to the network's input, with chance: dihedral views, colour, JPEG. On the device, a batch at a time.
 
 Every draw comes from the generator that is handed in, so that a step's augmentation depends on its seed alone.
 """
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from sentinode.fit.jpeg import recompress
 from sentinode.nets.forward import view
@@ -23,15 +22,12 @@ class Augmentation:
     """How strongly a batch is varied; all zero and False leaves it as it is.
 
     `dihedral`: a random one of the eight views each; `colour`: strength, 1 is brightness and contrast +-20 %, saturation
-    +-50 %, hue +-0.1 of a turn, channel gains +-10 %; `jpeg`: share of the tiles that are recompressed at quality 50 to 95;
-    `affine`: strength, 1 is a turn by up to 45 degrees, sizes 0.85 to 1.18, and a shift by up to a 24th of the edge (4 px of
-    96: the centre, where the label lives, stays in the centre).
+    +-50 %, hue +-0.1 of a turn, channel gains +-10 %; `jpeg`: share of the tiles that are recompressed at quality 50 to 95.
     """
 
     dihedral: bool
     colour: float
     jpeg: float
-    affine: float = 0.0
 
 
 def random_views(tiles: Tensor, generator: torch.Generator) -> Tensor:
@@ -48,25 +44,6 @@ def random_views(tiles: Tensor, generator: torch.Generator) -> Tensor:
         if part.stop > part.start:
             out[part] = view(tiles[part], (first + k) % 8)
     return out
-
-
-def affine_maps(n: int, strength: float, generator: torch.Generator) -> Tensor:
-    """Draw `n` maps [n, 2, 3] from positions of the result to those of the tile, both -1 to 1: a turn, a size, a shift."""
-
-    def draw(*shape: int) -> Tensor:
-        return (torch.rand(n, *shape, generator=generator) * 2 - 1) * strength
-
-    turn, size, shift = draw() * math.pi / 4, (draw() * math.log(1.18)).exp(), draw(2, 1) / 12
-    cos, sin = turn.cos() / size, turn.sin() / size
-    return torch.cat([torch.stack([cos, -sin, sin, cos], dim=1).reshape(n, 2, 2), shift], dim=2)
-
-
-def moved(x: Tensor, maps: Tensor) -> Tensor:
-    """Return images [n, px, px, 3] float32 as `maps` [n, 2, 3] take them, bilinear, mirrored at the rim."""
-    images = x.permute(0, 3, 1, 2)
-    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
-    there = functional.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return there.permute(0, 2, 3, 1).contiguous()
 
 
 def colour_transforms(n: int, strength: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -107,8 +84,6 @@ def augmented(tiles: Tensor, mean: Tensor, std: Tensor, augmentation: Augmentati
         where = chosen.to(x.device)
         if len(quality):
             x[where] = recompress(x[where], quality)
-    if augmentation.affine:
-        x = moved(x, affine_maps(n, augmentation.affine, generator).to(x.device))
     if not augmentation.colour:
         return normalise_in_place(x, mean, std)
     matrix, offset = (t.to(x.device) for t in colour_transforms(n, augmentation.colour, generator))

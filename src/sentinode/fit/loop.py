@@ -122,7 +122,7 @@ def take_step(
     tiles, labels = batch
     chance = torch.Generator().manual_seed(step_seed(settings.seed, state.step))
     torch.manual_seed(step_seed(settings.seed + 1, state.step))
-    changes = Augmentation(settings.dihedral, settings.colour, settings.jpeg, settings.affine or 0.0)
+    changes = Augmentation(settings.dihedral, settings.colour, settings.jpeg)
     weights = class_weights(labels, plan.positive_share) if settings.balance else torch.ones_like(labels)
     loss_sum = torch.zeros((), device=tiles.device)
     parts = (torch.split(whole, plan.micro_batch) for whole in (tiles, labels, weights))

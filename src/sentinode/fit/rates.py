@@ -25,7 +25,7 @@ def feed_rate(tiles: Tiles, settings: TrainSettings, plan: Plan, seconds: float 
     device = plan.device
     source = torch.from_numpy(np.array(tiles)).to(device) if plan.resident else tiles
     feed = Feed(source, np.arange(len(tiles)), torch.zeros(len(tiles), device=device))
-    changes = Augmentation(settings.dihedral, settings.colour, settings.jpeg, settings.affine or 0.0)
+    changes = Augmentation(settings.dihedral, settings.colour, settings.jpeg)
     transform = Transform(GREY, tiles.shape[1]).to(device)
     chance = torch.Generator().manual_seed(settings.seed)
     done, epoch, start = 0, 0, time.perf_counter()

@@ -29,7 +29,7 @@ READS: dict[str, tuple[str, ...]] = {
     "mlp": ("head", "balance", *STEPS, "dropout"),
 }
 """What each head reads; trials that differ in nothing else share their features."""
-IDLE = ("dihedral", "colour", "jpeg", "affine", "ema", "freeze", "layer_decay", "minutes", "micro_batch")
+IDLE = ("dihedral", "colour", "jpeg", "ema", "freeze", "layer_decay", "minutes", "micro_batch")
 """What a frozen network never reads: its tiles are not augmented and its weights stay."""
 
 

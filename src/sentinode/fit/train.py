@@ -186,15 +186,15 @@ def checked(settings: TrainSettings) -> TrainSettings:
         "ema": (0.0, 1.0),
         "jpeg": (0.0, 1.0),
         "colour": (0.0, 5.0),
-        "affine": (0.0, 4.0),
         "lr": (0.0, 100.0),
         "freeze": (0.0, 1.0),
         "layer_decay": (0.0, 1.0),
     }
     for name, (low, high) in ranges.items():
-        value = getattr(settings, name)
-        if value is not None and not low <= value <= high:
-            raise UsageProblem(f"{name} between {low:g} and {high:g}", str(value), f"change --{name.replace('_', '-')}")
+        if not low <= getattr(settings, name) <= high:
+            raise UsageProblem(
+                f"{name} between {low:g} and {high:g}", str(getattr(settings, name)), f"change --{name.replace('_', '-')}"
+            )
     least = {
         "epochs": 0,
         "batch": 0,
