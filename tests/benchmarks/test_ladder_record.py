@@ -44,7 +44,7 @@ def test_what_was_not_noted_and_what_was_poor_is_said() -> None:
 
 def test_members_and_views_are_figures() -> None:
     figure = {"estimate": 0.95, "low": 0.94, "high": 0.96}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": "finetune", "title": "fine-tuned backbone", "picked": 1, "test": figure},
         {"name": "finetune-x", "title": "fine-tuned x", "picked": 2, "test": figure},
         {"name": "p4m-cnn", "title": "equivariant CNN", "picked": None, "test": figure},

@@ -60,7 +60,7 @@ def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, transfor
 
 def flop_per_tile(model: nn.Module, px: int) -> int:
     """Return the multiplications and additions of one training step, forward and backward, for one tile of edge `px`."""
-    with Grouped() as convolutions:
+    with Grouped() as convolutions:  # type: ignore[no-untyped-call]
         forward = forward_flop(model, px)
     # torch's counter takes the backward pass of a grouped convolution for that of a full one; each pass back costs as one forward.
     return 3 * forward if convolutions.found else counted(model, px, backward=True)
