@@ -49,7 +49,7 @@ def test_members_and_views_are_figures() -> None:
         {"name": "finetune-x", "title": "fine-tuned x", "picked": 2, "test": figure},
         {"name": "p4m-cnn", "title": "equivariant CNN", "picked": None, "test": figure},
     ]
-    told = {"candidates": rows, "views_alone": {"estimate": 0.004, "low": 0.002, "high": 0.006}}
+    told: dict[str, Any] = {"candidates": rows, "views_alone": {"estimate": 0.004, "low": 0.002, "high": 0.006}}
     runs = {row["name"]: {"cost": {"cpu_minutes": 51.7}} for row in rows}
     got = figures_of_ensemble(told, runs)
     assert (got["ensemble_members"].value, got["ensemble_members"].text) == (2, "fine-tuned backbone, fine-tuned x")

@@ -237,4 +237,5 @@ def answer_of(made: dict[str, Any]) -> str:
             f"Wrong scaling explains a part of the study's puzzle: {change}, but the head is below {level} with either, "
             f"{signed(without)} and {signed(with_it)}, so the head itself is the other part; {saved}."
         )
-    return f"Wrong scaling explains the study's puzzle: {change}, {signed(with_it)} to {level}, without it {signed(without)}; {saved}."
+    where = f"below {level}, {signed(with_it)}, and not below it without, {signed(without)}"
+    return f"Wrong scaling explains the study's puzzle: {change}, {where}; {saved}."

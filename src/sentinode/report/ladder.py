@@ -129,7 +129,7 @@ def candidate_head(values: Values) -> tuple[str, ...]:
     """Return the columns of the ensemble's candidates."""
     told = values["ensemble"]
     figures = (f"{part['name']} AUROC, {told['views']} views" for part in values["judged"])
-    return "candidate", f"on {told['chosen_on']}", "log loss there", *figures, "minutes"
+    return "candidate", f"on {told['chosen_on']}", "log loss", *figures, "minutes"
 
 
 def candidate_lines(values: Values) -> list[str]:
