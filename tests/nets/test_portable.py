@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ def random_tiles(n: int, px: int, seed: int = 0) -> Tensor:
     return tiles
 
 
+@example(128, 27, "bicubic", 2)  # its sums need 26 bits: float32 was one unit off in one pixel
 @settings(max_examples=30, deadline=None)
 @given(st.integers(5, 130), st.integers(5, 130), st.sampled_from(["bilinear", "bicubic"]), st.integers(0, 9))
 def test_resizing_is_torchs_to_the_byte(px: int, input_px: int, interpolation: str, seed: int) -> None:

@@ -11,13 +11,16 @@ from sentinode.nets.transform import Preprocessing
 
 WEIGHT_BITS = 15
 """torch resizes bytes with weights of 16 bits, sign included."""
+SINGLE_BITS = 15
+"""Bits behind the point of weights whose sums float32 holds: 24 in all, less 9 for bytes and what overshoots them."""
 
 
 class PortableTransform(nn.Module):
     """Applies a `Preprocessing` to bytes of edge `px` by matrix products, floors and clips; gives what `Transform` gives.
 
     Resizing is exact: torch (and Pillow) filter bytes with integer weights, along the rows and then along the columns, and round
-    after each. The same integers as float32 give sums below 2^24 units, which float32 holds, whatever their order.
+    after each. The same integers as float32 give sums below 2^24 units, which float32 holds, whatever their order; where tiles are
+    made much smaller the weights are finer, and the sums are float64.
     """
 
     def __init__(self, preprocessing: Preprocessing, px: int) -> None:
@@ -39,9 +42,10 @@ class PortableTransform(nn.Module):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Return float32 [n, 3, p, p] of tiles uint8 [n, px, px, 3]."""
-        images = tiles.permute(0, 3, 1, 2).to(torch.float32)
+        images = tiles.permute(0, 3, 1, 2)
         if self.resizes:
-            images = rounded(self.down @ rounded(images @ self.across))
+            images = rounded(self.down @ rounded(images.to(self.down.dtype) @ self.across))
+        images = images.to(torch.float32)
         images = images * self.scale + self.shift
         return images.flip(1) if self.turned else images
 
@@ -52,7 +56,7 @@ def rounded(images: Tensor) -> Tensor:
 
 
 def filter_matrix(px: int, input_px: int, interpolation: str) -> Tensor:
-    """Return float32 [input_px, px]: torch's antialiased filter along one axis, in the fixed point that it uses on bytes."""
+    """Return [input_px, px], float32 or float64: torch's antialiased filter along one axis, in the fixed point that it uses on bytes."""
     axis = torch.eye(px, dtype=torch.float64)[None, None]
     exact = functional.interpolate(axis, (input_px, px), mode=interpolation, antialias=True)[0, 0]
     largest, bits = float(exact.max()), 0
@@ -60,7 +64,7 @@ def filter_matrix(px: int, input_px: int, interpolation: str) -> Tensor:
         bits += 1
     units = exact * 2**bits
     fixed_point: Tensor = units.sign() * (units.abs() + 0.5).floor() / 2**bits
-    return fixed_point.to(torch.float32)
+    return fixed_point.to(torch.float32 if bits <= SINGLE_BITS else torch.float64)
 
 
 def with_fixed_padding(network: nn.Module, example: Tensor) -> nn.Module:
