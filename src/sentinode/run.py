@@ -146,10 +146,10 @@ def claim_folder(path: Path, finished: str, *, resume: bool, overwrite: bool) ->
 
 @contextmanager
 def nothing_left(path: Path, work: Path) -> Iterator[None]:
-    """Remove the folder of a job that ends with an error before there is `work` in it to go on with; Ctrl-C is no error."""
+    """Remove the folder of a job that ends with an error of ours before there is `work` in it to go on with; Ctrl-C is none."""
     try:
         yield
-    except Exception:
+    except SentinodeError:
         if not work.exists():
             clear_folder(path)
             with suppress(OSError):  # a folder that cannot be removed, such as a mount, is left empty

@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 
 import sentinode
 from sentinode.errors import MachineProblem, UsageProblem
-from sentinode.fit import frozen, heads
+from sentinode.fit import features, frozen, heads
 from sentinode.fit.parts import choose_parts
 from sentinode.fit.start import classifier_of
 from sentinode.nets.backbone import timm_module
+from sentinode.nets.engine import named
 from sentinode.nets.transform import Transform
 from sentinode.nets.weights import find, load_into
 from sentinode.settings import TrainSettings
@@ -48,6 +49,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_another_seed_and_another_sample_extract_what_is_missing_and_a_run_depends_on_nothing_else(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(features, "fastest", lambda module, example, **_: named("eager fp32", module, example))
     made = counted(monkeypatch)
     parts = choose_parts(store, None, TrainSettings(split="random", seed=0, sample="50%"))
     sentinode.train(store, out=tmp_path / "half", sample="50%", **FROZEN)
