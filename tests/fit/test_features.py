@@ -392,7 +392,7 @@ def test_stopped_before_the_first_bytes_count_the_last_block(tmp_path: Path, mon
         def stop(*_: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(grown.os, "fsync", stop)
+        patch.setattr("os.fsync", stop)
         with pytest.raises(KeyboardInterrupt):
             extract(store, network(), EXACT)
     found = extract(store, network(), EXACT)

@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Store:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows by the number of tiles that each extraction made."""
     made: list[int] = []
-    true = frozen.extract
+    true = features.extract
 
     def extract(*of: Any, **how: Any) -> Any:
         found = true(*of, **how)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sentinode.errors import MachineProblem, RunProblem, SplitProblem, UsageProblem
-from sentinode.fit.checkpoint import Interruption
+from sentinode.fit.checkpoint import Interruption, write_checkpoint
 from sentinode.fit.train import train
 from sentinode.tiles.arrays import store_of
 from sentinode.tiles.pack import pack
@@ -115,9 +115,7 @@ def test_memory_that_is_full_in_the_midst_of_training_leaves_nothing_half_writte
 
 
 def test_memory_that_is_full_after_a_checkpoint_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sentinode.fit import keeper
-
-    true, calls = keeper.write_checkpoint, []
+    true, calls = write_checkpoint, []
 
     def full(*of: Any, **how: Any) -> None:
         true(*of, **how)
@@ -125,7 +123,7 @@ def test_memory_that_is_full_after_a_checkpoint_loses_nothing(tmp_path: Path, mo
         if len(calls) == 1:
             np.empty(1 << 50)
 
-    monkeypatch.setattr(keeper, "write_checkpoint", full)
+    monkeypatch.setattr("sentinode.fit.keeper.write_checkpoint", full)
     store = packed(tmp_path, "tissue", 3)
     with pytest.raises(MachineProblem, match=r"PiB asked for at once"):
         train(store, out=tmp_path / "run", **FAST)

@@ -260,9 +260,8 @@ def grow(grown: Grown, digests: list[bytes], source: Source, progress: Progress)
     progress.say(f"features by {engine.name}: {engine.reasons}")
     views, d, n = source.how.views, engine.call(example).shape[1], len(source.rows)
     batches = max(1, min(BLOCK_BATCHES, BLOCK_BYTES // (4 * views * d * source.batch)))
-    told = (engine.name, engine.reasons, (views, d), n)
     more: dict[str, Any] = {"device": str(source.device), "versions": {"torch": str(torch.__version__), "numpy": np.__version__}}
-    with progress.track("features", n) as tick, grown.growing(*told, **more) as growing:
+    with progress.track("features", n) as tick, grown.growing(engine, (views, d), n, more) as growing:
         for first in range(0, n, source.batch * batches):
             last = min(first + source.batch * batches, n)
             growing.append(block(source, engine, transform, first, last, d), b"".join(digests[first:last]))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from sentinode.nets.engine import Engine
 from sentinode.run import replacing, sync_folder, write_bytes
 from sentinode.tiles.journal import checksum
 from sentinode.tiles.store import write_all
@@ -146,14 +147,22 @@ class Grown:
             write_all(file, memoryview(header((self.n, *self.shape))))
 
     @contextmanager
-    def growing(self, engine: str, reasons: str, shape: tuple[int, int], tiles: int, **more: Any) -> Iterator["Growing"]:
-        """Yield the file, to add `tiles` made by `engine`; at the end all is flushed, and the first bytes count it."""
+    def growing(self, engine: Engine, shape: tuple[int, int], tiles: int, more: dict[str, Any]) -> Iterator["Growing"]:
+        """Yield the file, to add `tiles` made by `engine`; at the end all is flushed, and the first bytes count it.
+
+        `more` is noted beside the engine: what it ran on.
+        """
         with self.journal.open("ab", buffering=0) as journal:
             if not self.data.exists():
                 write_bytes(self.data, header((0, *shape)))
-            if engine != self.engine or tiles > self.chosen_for:
-                self.engine, self.reasons, self.chosen_for, self.shape = engine, reasons, tiles, shape
-                said = {"engine": engine, "reasons": reasons, "chosen_for": tiles, "shape": list(shape)}
+            if engine.name != self.engine or tiles > self.chosen_for:
+                self.engine, self.reasons, self.chosen_for, self.shape = engine.name, engine.reasons, tiles, shape
+                said: dict[str, Any] = {
+                    "engine": engine.name,
+                    "reasons": engine.reasons,
+                    "chosen_for": tiles,
+                    "shape": list(shape),
+                }
                 write_all(journal, memoryview(line(said | more)))
             with self.data.open("rb+", buffering=0) as file:
                 file.seek(self.end)
