@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sentinode.flows.attempts import attempt, attempts_at, commit_of, seconds_of
@@ -14,27 +15,27 @@ from sentinode.tiles.pack import pack
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
 
 
-def whole(folder: Path, *keys: str) -> None:
-    for key in keys:
+def whole(folder: Path, **tiles: int) -> None:
+    for key, n in tiles.items():
         (folder / key).mkdir(parents=True, exist_ok=True)
-        (folder / key / "features.json").write_text("{}", encoding="utf-8")
+        np.save(folder / key / "features.npy", np.zeros((n, 1, 3), np.float32))
 
 
-def interrupted(folder: Path, features: Path, *keys: str) -> None:
+def interrupted(folder: Path, features: Path, **tiles: int) -> None:
     with attempt(folder, "frozen", [features]):
-        whole(features, *keys)
+        whole(features, **tiles)
         raise KeyboardInterrupt
 
 
 def test_an_attempt_is_noted_before_it_begins_and_when_it_ends(tmp_path: Path) -> None:
     features = tmp_path / "S.features"
     with pytest.raises(KeyboardInterrupt):
-        interrupted(tmp_path, features, "a")
+        interrupted(tmp_path, features, a=5)
     with attempt(tmp_path, "frozen", [features]):
         assert attempts_at(tmp_path, "frozen")[1]["seconds"] is None, "a kill now would leave this"
-        whole(features, "b")
+        whole(features, a=7, b=3)
     first, second = attempts_at(tmp_path, "frozen")
-    assert (first["extracted"], second["extracted"]) == (["a"], ["b"])
+    assert (first["extracted"], second["extracted"]) == (5, 5)
     assert first["seconds"] >= 0
     for one in (first, second):
         assert one["machine"]["cores"] >= 1
@@ -44,19 +45,19 @@ def test_an_attempt_is_noted_before_it_begins_and_when_it_ends(tmp_path: Path) -
     assert attempts_at(tmp_path, "finetune") == []
 
 
-def tried(seconds: float | None, *keys: str) -> dict[str, Any]:
-    return {"seconds": seconds, "extracted": list(keys)}
+def tried(seconds: float | None, extracted: int = 0) -> dict[str, Any]:
+    return {"seconds": seconds, "extracted": extracted}
 
 
 @pytest.mark.parametrize(
     ("attempts", "cached", "seconds", "lack"),
     [
-        ([tried(61.0, "a", "b")], False, 60.0, ""),
-        ([tried(50.0, "a"), tried(61.0, "b")], False, 110.0, ""),
-        ([tried(50.0, "a", "b"), tried(61.0)], True, 110.0, ""),
+        ([tried(61.0, 10)], False, 60.0, ""),
+        ([tried(50.0, 4), tried(61.0, 6)], False, 110.0, ""),
+        ([tried(50.0, 10), tried(61.0)], True, 110.0, ""),
         ([tried(61.0)], True, 60.0, "there already"),
-        ([tried(61.0, "b")], False, 60.0, "there already"),
-        ([tried(None), tried(61.0, "a", "b")], False, 60.0, "killed"),
+        ([tried(61.0, 9)], False, 60.0, "there already"),
+        ([tried(None), tried(61.0, 10)], False, 60.0, "killed"),
         ([], True, 60.0, "there already"),
         ([], False, 60.0, ""),
     ],
@@ -64,14 +65,14 @@ def tried(seconds: float | None, *keys: str) -> dict[str, Any]:
 def test_seconds_of_a_frozen_rung_are_those_of_all_attempts(
     attempts: list[dict[str, Any]], cached: bool, seconds: float, lack: str
 ) -> None:
-    got, said = seconds_of({"seconds": 60.0, "cached": cached}, attempts)
+    got, said = seconds_of({"seconds": 60.0, "cached": cached}, attempts, 10)
     assert got == seconds
     assert lack in said
     assert bool(said) == bool(lack)
 
 
 def test_a_networks_checkpoint_counts_for_itself() -> None:
-    assert seconds_of({"seconds": 60.0}, [tried(50.0), tried(20.0)]) == (60.0, "")
+    assert seconds_of({"seconds": 60.0}, [tried(50.0), tried(20.0)], 10) == (60.0, "")
 
 
 def test_the_commit_is_that_of_the_checkout_and_changes_are_told(tmp_path: Path) -> None:

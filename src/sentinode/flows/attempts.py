@@ -15,14 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from sentinode.fit.record import versions
 from sentinode.machine.probe import probe
 from sentinode.run import read_json, write_json
 
-PARTS = 2
-"""Extractions that a frozen backbone needs: of the tiles that train, and of those that choose."""
 Attempts = list[dict[str, Any]]
 
 
@@ -70,33 +69,34 @@ def attempts_at(folder: Path, name: str) -> Attempts:
 
 @contextmanager
 def attempt(folder: Path, name: str, features: Sequence[Path] = ()) -> Iterator[None]:
-    """Note an attempt at a rung: its conditions before, its seconds after, and which of its `features` folders' keys are new."""
+    """Note an attempt at a rung: its conditions before, its seconds after, and how many tiles its `features` folders gained."""
     path, before = folder / "conditions" / f"{name}.json", attempts_at(folder, name)
-    this, keys, began = conditions() | {"seconds": None}, keys_in(features), time.perf_counter()
+    this, there, began = conditions() | {"seconds": None}, tiles_in(features), time.perf_counter()
     write_json(path, {"attempts": [*before, this]})
     try:
         yield
     finally:
         this["seconds"] = round(time.perf_counter() - began, 2)
-        this |= {"ended": now(), "load_average_at_end": load(), "extracted": sorted(keys_in(features) - keys)}
+        this |= {"ended": now(), "load_average_at_end": load(), "extracted": tiles_in(features) - there}
         write_json(path, {"attempts": [*before, this]})
 
 
-def keys_in(features: Sequence[Path]) -> set[str]:
-    """Return the keys of all features that are whole."""
-    return {path.parent.name for folder in features for path in folder.glob("*/features.json")}
+def tiles_in(features: Sequence[Path]) -> int:
+    """Return how many tiles have whole features, of all networks together: the first bytes of each file say so."""
+    files = [path for folder in features for path in folder.glob("*/features.npy")]
+    return sum(len(np.load(path, mmap_mode="r", allow_pickle=False)) for path in files)
 
 
-def extracted_all(attempts: Attempts) -> bool:
-    """Return whether the attempts made all features that a backbone needs, so that their seconds hold the extraction."""
-    return sum(len(one.get("extracted", [])) for one in attempts) >= PARTS
+def extracted_all(attempts: Attempts, needed: int) -> bool:
+    """Return whether the attempts extracted all `needed` tiles that a backbone trains and chooses on: their seconds hold it then."""
+    return sum(int(one.get("extracted", 0)) for one in attempts) >= needed
 
 
-def seconds_of(cost: dict[str, Any], attempts: Attempts) -> tuple[float, str]:
+def seconds_of(cost: dict[str, Any], attempts: Attempts, needed: int) -> tuple[float, str]:
     """Return the seconds that a run took over all its attempts, and what they lack ("" nothing).
 
     A network's cost goes on where its checkpoint stood. A head on frozen features has none: its earlier attempts are added here, and
-    it lacks an extraction that somebody else made, or that was killed with its time.
+    it lacks what somebody else extracted of the `needed` tiles, and what was killed with its time.
     """
     if "cached" not in cost:
         return float(cost["seconds"]), ""
@@ -104,6 +104,6 @@ def seconds_of(cost: dict[str, Any], attempts: Attempts) -> tuple[float, str]:
     seconds = cost["seconds"] + sum(one["seconds"] or 0.0 for one in earlier)
     if any(one["seconds"] is None for one in earlier):
         return seconds, "an attempt was killed before its time could be noted"
-    if cost["cached"] if not attempts else not extracted_all(attempts):
+    if cost["cached"] if not attempts else not extracted_all(attempts, needed):
         return seconds, "its features were there already, extracted by other work"
     return seconds, ""

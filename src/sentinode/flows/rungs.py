@@ -216,9 +216,11 @@ def climb(folder: Path, run: Run, judged: Sequence[Part], *, title: str, views: 
             f"{shown(run.path)} to have chosen on the ladder's validation tiles", "other tiles", "start anew with --overwrite"
         )
     attempts = attempts_at(folder, name)
-    seconds, lack = seconds_of(cost, attempts)
+    split = pd.read_parquet(run.path / "split.parquet", columns=["digest", "part"])
+    needed = split.loc[split["part"].isin(["train", "valid"]), "digest"].nunique()  # equal tiles are extracted once
+    seconds, lack = seconds_of(cost, attempts, needed)
     notes = [f"its minutes are at least these: {lack}"] if lack else []
-    if run.record["settings"]["backbone"] == "finetune" and attempts and not extracted_all(attempts):
+    if run.record["settings"]["backbone"] == "finetune" and attempts and not extracted_all(attempts, needed):
         notes.append("its head began on features that were there already, whose extraction is not in its minutes")
     logits, rates = {}, []
     for part in judged:
