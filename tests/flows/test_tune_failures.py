@@ -42,8 +42,12 @@ def formula(monkeypatch: pytest.MonkeyPatch) -> Failing:
         (RunProblem("a training that stays finite", "one that does not", "lower --lr"), "a training that stays finite"),
         (UsageProblem("an input of 32 px", "7", "change --input-size"), "an input of 32 px"),
         (MachineProblem("weights of resnet50", "none here", "get them"), "weights of resnet50"),
-        (MemoryError(), "memory for the trial"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "found CUDA out of memory"),
+        (MemoryError(), "memory enough for the work; found more asked for than there is"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "found more asked for than there is (that of the GPU)"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+            "found 99 bytes asked for at once",
+        ),
     ],
 )
 def test_a_cell_that_cannot_be_trained_is_one_of_the_result(

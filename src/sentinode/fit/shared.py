@@ -79,7 +79,6 @@ class SharedFeatures:
             )
         return self.known[key]
 
-    @memory_problems()
     def run(self, number: int, settings: TrainSettings, watch: Watch) -> tuple[Logits, dict[str, Any]]:
         """Fit a head."""
         del number

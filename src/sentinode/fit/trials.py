@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from filelock import FileLock
 
 from sentinode.errors import MachineProblem, RunProblem, SentinodeError, shown
 from sentinode.fit.parts import choose_parts
 from sentinode.fit.start import Job, start
 from sentinode.fit.train import Claim, plan_for, train_watched
+from sentinode.machine.memory import memory_problems
 from sentinode.nets.forward import Logits
 from sentinode.progress import Progress
 from sentinode.run import FULL_DISK, UNWRITABLE, read_json, write_bytes, write_json
@@ -116,7 +116,8 @@ def run_trial(number: int, options: dict[str, Any], settings: TrainSettings, run
 
     trial, failure = Trial(number, options, "failed"), ""
     try:
-        logits, told = runner.run(number, resolved(dataclasses.replace(settings, **options)), watched)
+        with memory_problems():
+            logits, told = runner.run(number, resolved(dataclasses.replace(settings, **options)), watched)
         with io.BytesIO() as file:
             np.save(file, logits.astype(np.float32), allow_pickle=False)
             write_bytes(folder / f"{number:04d}.npy", file.getvalue())
@@ -129,10 +130,6 @@ def run_trial(number: int, options: dict[str, Any], settings: TrainSettings, run
         if of_the_disk(error):
             raise
         failure = str(error)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        failure = str(
-            MachineProblem("memory for the trial", str(error)[:120] or "too little", "take a smaller batch or input size")
-        )
     if failure:
         trial = dataclasses.replace(trial, note=failure)
         runner.discard(number)

@@ -7,7 +7,7 @@ convolution over all maps: its filters are gathered from the few weights that th
 
 A full group convolution spends 72 weights on each pair of fields. Here a layer is separable: each field is filtered by itself,
 wide, then all fields and orientations are mixed position by position, which takes 8. The same 15,000 weights then make up 82
-fields in place of 28, and on held-out colour clusters of real tiles they are worth 0.02 AUROC (docs/architecture.md).
+fields in place of 28, and on held-out colour clusters of real tiles they learned more (docs/architecture.md).
 
 Source: Cohen and Welling 2016, Group equivariant convolutional networks (the p4m convolution, equation 11); Veeling, Linmans,
 Winkens, Cohen and Welling 2018, Rotation equivariant CNNs for digital pathology (batch norm shared by orientations); Lengyel and
