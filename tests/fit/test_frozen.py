@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import sentinode
-from sentinode.errors import MachineProblem, UsageProblem
+from sentinode.errors import MachineProblem, RunProblem, UsageProblem
 from sentinode.fit import features, frozen, heads
 from sentinode.fit.parts import choose_parts
 from sentinode.fit.start import classifier_of
@@ -151,3 +151,31 @@ def test_weights_that_take_blue_first_predict_and_export_as_those_that_take_red_
     np.testing.assert_allclose(runs[1].predict_proba(tiles), runs[0].predict_proba(tiles), atol=0.01)
     made = sentinode.export(runs[1].path, to="torchscript", out=tmp_path / "bgr.pt", quiet=True)
     assert made.parity.largest_difference <= 1e-4
+
+
+@pytest.fixture
+def resnet(tmp_path: Path) -> str:
+    """Return a folder that timm saved a test_resnet into."""
+    source = timm_module().create_model("test_resnet")
+    facts = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32]}
+    timm_module().models.save_for_hf(source, tmp_path / "saved", model_config={"pretrained_cfg": facts}, safe_serialization=True)
+    return str(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("backbone", ["frozen", "finetune"])
+def test_weights_that_bring_another_network_train_nothing(store: Store, tmp_path: Path, resnet: str, backbone: str) -> None:
+    there = sorted(tmp_path.iterdir())
+    with pytest.raises(RunProblem, match=r"expected weights of 'test_efficientnet'; found those of 'test_resnet'"):
+        sentinode.train(store, out=tmp_path / "run", model="test_efficientnet", weights=resnet, **FROZEN | {"backbone": backbone})
+    assert sorted(tmp_path.iterdir()) == there
+
+
+def test_a_model_that_was_left_open_comes_with_its_weights_and_the_record_repeats_it(
+    store: Store, tmp_path: Path, resnet: str
+) -> None:
+    run = sentinode.train(store, out=tmp_path / "run", weights=resnet, **FROZEN)
+    assert (run.facts.network, run.record["settings"]["model"]) == ("test_resnet", f"local-dir:{resnet}")
+    again = sentinode.train(store, out=tmp_path / "again", settings=TrainSettings(**run.record["settings"]), quiet=True)
+    named = sentinode.train(store, out=tmp_path / "named", model="test_resnet", weights=resnet, **FROZEN)
+    for other in (again, named):
+        assert (other.path / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()

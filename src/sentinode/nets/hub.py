@@ -13,13 +13,10 @@ from urllib.request import Request, urlopen
 
 from sentinode.errors import MachineProblem, UsageProblem, shown
 from sentinode.nets.states import first_line
+from sentinode.settings import HUB
 
-CONFIG = "config.json"
-"""What describes the network of a hub repository or folder."""
 FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 """Names of its weights, the safe format first, as timm writes and looks for them."""
-HUB, FOLDER = "hf-hub:", "local-dir:"
-"""Where a model's name may say that it lies."""
 
 
 def repository(name: str) -> tuple[str, str | None]:
