@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from sentinode.errors import RunProblem, UsageProblem, nearest, shown
-from sentinode.nets.backbone import UNKNOWN, timm_module
+from sentinode.nets.backbone import UNKNOWN, gated, has_doubled, timm_module
 from sentinode.nets.hub import FILES, fetched, fetched_url
 from sentinode.nets.matching import matched
 from sentinode.nets.states import State
@@ -247,9 +247,13 @@ def published(name: str) -> Weights:
 def loaded(file: Path, source: str, config: dict[str, Any]) -> Weights:
     """Return the weights of a file.
 
-    Of a saved network whose file holds layer scales, the arguments say so too: some encoders leave that to whoever builds them.
+    Of a saved network whose file holds layer scales or gated MLPs, the arguments say so too: some encoders leave that to whoever
+    builds them.
     """
     state = read_state(file)
-    if "model_args" in config and any(name.endswith(".ls1.gamma") for name in state):
-        config = config | {"model_args": {"init_values": 1e-5} | config["model_args"]}
+    if "model_args" in config:
+        arguments = config["model_args"]
+        if any(name.endswith(".ls1.gamma") for name in state):
+            arguments = {"init_values": 1e-5} | arguments
+        config = config | {"model_args": gated(architecture(config["architecture"]), arguments, has_doubled(state))}
     return Weights(state, source, digest(state), config)
