@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,7 @@ def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]
     """
     torch.manual_seed(settings.seed)
     (store, rows), positive = parts.train, parts.positive_share
-    weights = weights_of(settings)
+    weights, training = weights_of(settings), dict[str, Any]()
     if weights is None:
         preprocessing = colours_of(store, rows, settings.input_size)
         network, arguments = settings.model, arguments_of(settings, preprocessing.input_px or store.px)
@@ -96,8 +97,10 @@ def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]
         model = build(network, arguments)
         backbone = classifier_of(model).pooled.backbone
         load_into(backbone, weights)
+        training = {"weights": weights.source, "weights_digest": weights.digest}
         if settings.guard:
-            check_scaling(backbone, preprocessing, weights.config)
+            unseen = check_scaling(backbone, preprocessing, weights.config)
+            training |= {"guard": unseen} if weights.state and unseen else {}
         if settings.recalibrate_bn:
             recalibrate_bn(backbone, some_tiles(store, rows), Transform(preprocessing, store.px))
     facts = ModelFacts(
@@ -107,7 +110,7 @@ def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]
         px=store.px,
         classes=store.classes,
         logit_shift=float(np.log(positive / (1 - positive))) if settings.balance else 0.0,
-        training={} if weights is None else {"weights": weights.source, "weights_digest": weights.digest},
+        training=training,
     )
     return placed(model, "cpu"), facts
 

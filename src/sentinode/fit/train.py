@@ -118,6 +118,8 @@ def train_watched(
     job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, cpu_began, watch)
     for line in parts.lines():
         progress.say(line)
+    if "guard" in facts.training:
+        progress.say(f"guard: {facts.training['guard']}")
     with nullcontext() if begun else nothing_left(folder, folder / "resume" / "state.safetensors"), memory_problems():
         return train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
 
