@@ -17,7 +17,7 @@ from torch import nn
 from sentinode.errors import MachineProblem, RunProblem, UsageProblem
 from sentinode.nets import hub
 from sentinode.nets import weights as room
-from sentinode.nets.backbone import timm_module
+from sentinode.nets.backbone import create, gated, timm_module
 from sentinode.nets.weights import PACKAGES, digest, find, load_into
 from sentinode.settings import PRETRAINED, TrainSettings, resolved
 
@@ -129,6 +129,27 @@ def test_layer_scales_that_only_the_file_tells_of_are_built(tmp_path: Path, cach
     assert torch.equal(model.blocks[0].ls1.gamma, source.blocks[0].ls1.gamma)
 
 
+@pytest.mark.parametrize("told", [{}, {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}])
+def test_gated_mlps_that_only_the_file_tells_of_are_built(tmp_path: Path, cache: Path, told: dict[str, str]) -> None:
+    how = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 2.5}
+    source = timm.create_model("test_vit", num_classes=0, **how).eval()
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_vit", "model_args": {"mlp_ratio": 2.5, **told}}))
+    found = find(f"local-dir:{tmp_path}")
+    json.dumps(found.config["model_args"])  # it goes into model.json
+    model = create("test_vit", 160, **found.config["model_args"])
+    load_into(model, found)
+    x = torch.randn(2, 3, 160, 160)
+    with torch.inference_mode():
+        assert torch.equal(model(x), source(x))
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "eva02_tiny_patch14_224", "no_such_network"])
+def test_only_where_it_makes_a_network_gated_it_is_built_so(name: str) -> None:
+    assert gated(name, {"a": 1}, doubled=False) == {"a": 1}
+    assert gated(name, {}, doubled=True) == ({"mlp_layer": "SwiGLUPacked", "act_layer": "silu"} if name == "test_vit" else {})
+
+
 def test_what_lies_in_the_hubs_cache_needs_no_network(folder: Path, source: nn.Module, cache: Path) -> None:
     put_into(cache, "someone/encoder", folder)
     for found in (
@@ -160,9 +181,14 @@ def test_torchs_cache_serves_weights_that_only_have_an_address(
     assert arrives(find("test_resnet"), source)
     (place / "w.pth").unlink()
     with pytest.raises(
-        MachineProblem, match=r"expected the weights 'https://example.*; found no copy here, and .*; put the file at"
-    ):
+        MachineProblem,
+        match=r"expected the weights 'https://example.*; found no copy here, and .*; run 'curl -L https://example.*'",
+    ) as caught:
         find("test_resnet")
+    assert (
+        f"run 'curl -L https://example.invalid/a/w.pth --create-dirs -o {place / 'w.pth'}' where there is a network"
+        in caught.value.do
+    )
 
 
 class Hub(BaseHTTPRequestHandler):

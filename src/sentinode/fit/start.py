@@ -21,7 +21,7 @@ from sentinode.nets.guard import check_scaling
 from sentinode.nets.recalibrate import recalibrate_bn
 from sentinode.nets.trained import NETWORKS, ModelFacts, build
 from sentinode.nets.transform import Preprocessing, Transform
-from sentinode.nets.weights import Weights, find, load_into
+from sentinode.nets.weights import FileStates, Weights, files_of, find, load_into
 from sentinode.progress import Progress
 from sentinode.settings import TrainSettings
 from sentinode.tiles.store import Store
@@ -56,8 +56,8 @@ class Job:
 
 
 @functools.cache
-def found(model: str, weights: str, _changed: float) -> Weights:
-    """Return the weights, read once a process; a file that was changed is read again."""
+def found(model: str, weights: str, _read: FileStates) -> Weights:
+    """Return the weights, read once a process; what was changed is read again."""
     return find(model, weights)
 
 
@@ -65,8 +65,7 @@ def weights_of(settings: TrainSettings) -> Weights | None:
     """Return the pretrained weights that the settings ask for; None where the network starts at random."""
     if settings.model in NETWORKS or settings.backbone == "scratch":
         return None
-    path = Path(settings.weights)
-    return found(settings.model, settings.weights, path.stat().st_mtime if path.is_file() else 0.0)
+    return found(settings.model, settings.weights, files_of(settings.model, settings.weights))
 
 
 def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]:

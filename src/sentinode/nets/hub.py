@@ -4,6 +4,7 @@ Everything goes through `huggingface_hub` and torch's own downloader, with their
 HF_ENDPOINT, HF_HUB_OFFLINE, TORCH_HOME).
 """
 
+import shlex
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +98,8 @@ def fetched_url(url: str, *, instead: str = "") -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), named[1] if named else None, progress=False)
     except (OSError, RuntimeError) as error:
-        do = f"{instead}put the file at {shown(path)}, or give --weights FILE"
+        get = shlex.join(["curl", "-L", url, "--create-dirs", "-o", str(path)])
+        do = f"{instead}run {shown(get, 2000)} where there is a network, or give --weights FILE"
         raise MachineProblem(f"the weights {shown(url)}", f"no copy here, and {first_line(error)}", do) from error
     return path
 

