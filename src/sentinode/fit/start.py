@@ -85,6 +85,7 @@ def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]
     (store, rows), positive = parts.train, parts.positive_share
     weights, training = weights_of(settings), dict[str, Any]()
     if weights is None:
+        check_symmetric(settings, store.px)
         preprocessing = colours_of(store, rows, settings.input_size)
         network, arguments = settings.model, arguments_of(settings, preprocessing.input_px or store.px)
         model = build(network, arguments)
@@ -112,6 +113,14 @@ def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]
         training=training,
     )
     return placed(model, "cpu"), facts
+
+
+def check_symmetric(settings: TrainSettings, px: int) -> None:
+    """Raise UsageProblem for p4m-cnn at another size than the tile's: resizing rounds between rows and columns, and its views differ."""
+    if settings.model == "p4m-cnn" and settings.input_size not in {0, px}:
+        expected = f"{settings.model} to see tiles at their own {px} px, since resized ones are not the same from all eight sides"
+        do = f"leave --input-size out, or pack the tiles with --px {settings.input_size}"
+        raise UsageProblem(expected, f"--input-size {settings.input_size}", do)
 
 
 def check_takes(model: nn.Module, network: str, px: int) -> None:

@@ -36,6 +36,9 @@ from sentinode.run import claim_folder, nothing_left, write_json
 from sentinode.settings import TrainSettings, resolved, settings_from
 from sentinode.tiles.store import Store
 
+LEAST_PX = 8
+"""Smallest edge that a network may be asked to see: with less, all that a tile shows is its colour."""
+
 
 def train(
     store: str | Path | Store,
@@ -211,6 +214,8 @@ def checked(settings: TrainSettings) -> TrainSettings:
     for name, low in least.items():
         if not low <= getattr(settings, name) < math.inf:
             raise UsageProblem(f"{name} of at least {low}", str(getattr(settings, name)), f"change --{name.replace('_', '-')}")
+    if 0 < settings.input_size < LEAST_PX:
+        raise UsageProblem(f"input_size of 0 or at least {LEAST_PX}", str(settings.input_size), "change --input-size")
     if settings.minutes is not None and not 0 < settings.minutes < math.inf:
         raise UsageProblem("minutes above 0", str(settings.minutes), "change --minutes, or use --epochs")
     return settings
