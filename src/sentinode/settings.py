@@ -150,7 +150,8 @@ def resolved(settings: TrainSettings) -> TrainSettings:
 
     A model that was left open is the one that the weights bring along, where they do.
 
-    Raises UsageProblem if a network of ours is to be frozen or fine-tuned: it has no pretrained weights.
+    Raises UsageProblem if a network of ours is to be frozen or fine-tuned (it has no pretrained weights), and for settings that the
+    backbone would not read.
     """
     model, backbone = settings.model, settings.backbone
     if model == "auto":
@@ -168,6 +169,11 @@ def resolved(settings: TrainSettings) -> TrainSettings:
     if backbone == "frozen" and settings.precision in {"bf16", "fp16"}:
         do = "auto takes the fastest that agrees with fp32; leave --precision out"
         raise UsageProblem("precision auto or fp32 for a frozen backbone", settings.precision, do)
+    if backbone == "frozen" and settings.minutes is not None:
+        do = "leave --minutes out, or use --backbone finetune"
+        raise UsageProblem(
+            "a training by --epochs for a frozen backbone, which stops by no clock", f"--minutes {settings.minutes:g}", do
+        )
     by_recipe = {name: value for name, value in RECIPES.get(model, RECIPES[backbone]).items() if not getattr(settings, name)}
     return dataclasses.replace(settings, model=model, backbone=backbone, **by_recipe)
 
