@@ -1,6 +1,8 @@
 """The command line: it starts light, answers in one line, and ends with the exit code that was promised."""
 
 import json
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +102,91 @@ def test_errors_are_one_line_and_a_promised_code(
     assert message in told
     assert len(told.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+class Payload:
+    """Runs when unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.proof),)
+
+
+@pytest.fixture(scope="module")
+def stocked(kaggle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a store and weights of many kinds."""
+    import torch
+
+    from sentinode.nets.backbone import timm_module
+
+    folder, timm = tmp_path_factory.mktemp("stocked"), timm_module()
+    sentinode.pack(kaggle, out=folder / "s.store", quiet=True)
+    resnet = timm.create_model("test_resnet")
+    timm.models.save_for_hf(resnet, folder / "saved", safe_serialization=True)
+    torch.save(resnet.state_dict(), folder / "resnet.pth")
+    whole = (folder / "resnet.pth").read_bytes()
+    (folder / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    torch.save({"state_dict": Payload(folder / "proof")}, folder / "odd.pth")
+    (folder / "plain.pth").write_bytes(pickle.dumps(Payload(folder / "proof")))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--model", "resnet5O"], 2, "found 'resnet5O'; did you mean resnet50"),
+        (
+            ["--model", "test_efficientnet", "--weights", "saved"],
+            3,
+            "expected weights of 'test_efficientnet'; found those of 'test_re",
+        ),
+        (["--model", "test_efficientnet", "--weights", "resnet.pth"], 3, "expected weights of test_efficientnet ("),
+        (
+            ["--model", "test_resnet", "--weights", "cut.pth"],
+            3,
+            "expected weights (.safetensors, or tensors that torch.save wrote) in",
+        ),
+        (["--model", "test_resnet", "--weights", "odd.pth"], 3, "nothing in it was run"),
+        (["--model", "test_resnet", "--weights", "plain.pth"], 3, "nothing in it was run"),
+        (["--model", "test_resnet", "--weights", "lost.pth"], 2, "expected a weight file, or a folder of one, at 'lost.pth'"),
+        (
+            ["--model", "test_vit", "--weights", "none", "--input-size", "100"],
+            2,
+            "found 100 ('no multiple of 16'); use --input-size",
+        ),
+        (
+            ["--model", "test_resnet", "--weights", "none", "--input-size", "1"],
+            2,
+            "expected input_size of 0 or at least 8; found 1;",
+        ),
+        (["--minutes", "5"], 2, "found --minutes 5; leave --minutes out"),
+        (["--model", "test_resnet", "--weights", "none", "without timm"], 5, "pip install 'sentinode[backbones]'"),
+    ],
+)
+@pytest.mark.parametrize("backbone", ["frozen", "finetune"])
+def test_what_a_pretrained_network_can_be_asked_wrongly_is_one_line_and_leaves_nothing(
+    words: list[str],
+    code: int,
+    message: str,
+    backbone: str,
+    stocked: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if backbone == "finetune" and words[0] == "--minutes":
+        pytest.skip("it is trained by the clock")
+    monkeypatch.chdir(stocked)
+    if "without timm" in words:
+        monkeypatch.setitem(sys.modules, "timm", None)
+    there = sorted(stocked.rglob("*"))
+    assert run("train", "s.store", "--out", "run", "--backbone", backbone, *(word for word in words if word[0] != "w")) == code
+    told = capsys.readouterr().err
+    assert told.startswith("sentinode: expected ")
+    assert message in told
+    assert len(told.splitlines()) == 1
+    assert sorted(stocked.rglob("*")) == there
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -111,14 +111,52 @@ RECIPES: dict[str, dict[str, Any]] = {
 """What 0 means for epochs, lr and batch, by backbone; a network may have its own."""
 
 
+HUB, FOLDER, CONFIG = "hf-hub:", "local-dir:", "config.json"
+"""Where a model's name may say that it lies, and what describes the network of such a repository or folder."""
+WEIGHT_ENDINGS = (
+    *(".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt", ".th", ".zip", ".gz", ".pkl", ".npz", ".npy"),
+    *(".h5", ".hdf5", ".keras", ".onnx", ".msgpack", ".pb", ".tflite"),
+)
+"""How a weight file may be called, of whatever library: a tag or a repository of the hub does not end so."""
+
+
+def place_of(path: str) -> Path | None:
+    """Return what is at `path` on this machine; None if there is nothing, or nothing can be."""
+    try:
+        place = Path(path).expanduser()
+        return place if place.exists() else None
+    except (OSError, RuntimeError, ValueError):  # a name too long, the home of nobody, a zero byte
+        return None
+
+
+def means_path(weights: str) -> bool:
+    """Return whether `weights` means a place on this machine, there or not; OWNER/NAME is the hub's unless there is such a folder."""
+    if weights in {"auto", "none"} or weights.startswith(HUB):
+        return False
+    written_so = weights.startswith((".", "/", "~")) or "\\" in weights or weights.count("/") > 1
+    return written_so or Path(weights).suffix.lower() in WEIGHT_ENDINGS or place_of(weights) is not None
+
+
+def network_with(weights: str) -> str | None:
+    """Return the network that weights bring along, as `model` names it: of the hub, or of a folder with config.json; else None."""
+    if means_path(weights):
+        place = place_of(weights)
+        return FOLDER + weights if place is not None and (place / CONFIG).is_file() else None
+    return HUB + weights.removeprefix(HUB) if weights.startswith(HUB) or "/" in weights else None
+
+
 def resolved(settings: TrainSettings) -> TrainSettings:
     """Return `settings` with model, backbone, epochs, lr and batch decided where they were left open.
 
-    Raises UsageProblem if a network of ours is to be frozen or fine-tuned: it has no pretrained weights.
+    A model that was left open is the one that the weights bring along, where they do.
+
+    Raises UsageProblem if a network of ours is to be frozen or fine-tuned (it has no pretrained weights), and for settings that the
+    backbone would not read.
     """
     model, backbone = settings.model, settings.backbone
     if model == "auto":
-        model = PRETRAINED if backbone in {"frozen", "finetune"} else OWN_NETWORKS[0]
+        pretrained = backbone in {"frozen", "finetune"}
+        model = network_with(settings.weights) or PRETRAINED if pretrained else OWN_NETWORKS[0]
     if backbone == "auto":
         backbone = "scratch" if model in OWN_NETWORKS else "frozen"
     if model in OWN_NETWORKS and backbone != "scratch":
@@ -131,6 +169,11 @@ def resolved(settings: TrainSettings) -> TrainSettings:
     if backbone == "frozen" and settings.precision in {"bf16", "fp16"}:
         do = "auto takes the fastest that agrees with fp32; leave --precision out"
         raise UsageProblem("precision auto or fp32 for a frozen backbone", settings.precision, do)
+    if backbone == "frozen" and settings.minutes is not None:
+        do = "leave --minutes out, or use --backbone finetune"
+        raise UsageProblem(
+            "a training by --epochs for a frozen backbone, which stops by no clock", f"--minutes {settings.minutes:g}", do
+        )
     by_recipe = {name: value for name, value in RECIPES.get(model, RECIPES[backbone]).items() if not getattr(settings, name)}
     return dataclasses.replace(settings, model=model, backbone=backbone, **by_recipe)
 

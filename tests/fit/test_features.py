@@ -1,5 +1,6 @@
 """The feature store: features are the network's own; they are met again only where nothing changed; nothing half-done is used."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -150,6 +151,52 @@ def test_views_are_the_features_of_turned_tiles(tmp_path: Path, views: int) -> N
         np.testing.assert_allclose(found.values[:, at], alone.values[:, 0], rtol=1e-4, atol=1e-4)
 
 
+def reduced(module: nn.Module) -> Engine:
+    """Return an engine whose results are a little off, as those of less than fp32 are."""
+    return Engine("some bf16", "bf16", lambda x: module(x).detach() + 1e-3, "made up")
+
+
+@pytest.mark.parametrize("first", ["training", "validation"])
+def test_where_less_than_fp32_does_not_pay_all_features_are_the_exact_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    store, module, chosen = store_of(some_tiles(30), tmp_path), network(), []
+
+    def choosing(module: nn.Module, example: Tensor, **how: Any) -> Engine:
+        chosen.append((how["allowed"], how["tiles"]))
+        return named("eager fp32", module, example)
+
+    monkeypatch.setattr(features, "fastest", choosing)
+    train, valid = (Extraction(GREY, EXACT.facts, precision=precision) for precision in ("auto", "fp32"))
+    order = [(train, np.arange(24)), (valid, np.arange(24, 30)), (train, np.arange(6, 30)), (valid, np.arange(6))]
+    found = [extract(store, module, how, rows=rows) for how, rows in (order if first == "training" else order[1::-1] + order[2:])]
+    assert [f.made for f in found] == ([24, 6, 0, 0] if first == "training" else [6, 24, 0, 0])
+    assert len({f.key for f in found}) == 1
+    assert chosen == ([("auto", 24)] if first == "training" else [("fp32", 6), ("auto", 24)]), "chosen once for as many tiles"
+    assert {f.engine for f in found} == {"eager fp32"}
+
+
+def test_exact_and_reduced_features_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run gets must not depend on which tiles another one had as exact ones."""
+    module = network().eval()
+    exact = named("eager fp32", module, torch.zeros(3, 3, PX, PX))
+    monkeypatch.setattr(features, "fastest", lambda *_, allowed, **__: reduced(module) if allowed == "auto" else exact)
+    tiles, rows, how = some_tiles(20), np.arange(4, 20), Extraction(GREY, EXACT.facts)
+    alone = extract(store_of(tiles, tmp_path), module, how, rows=rows, folder=tmp_path / "empty")
+    extract(store_of(tiles, tmp_path), module, EXACT, rows=np.arange(12))
+    after = extract(store_of(tiles, tmp_path), module, how, rows=rows)
+    assert (after.made, after.engine) == (16, "some bf16")
+    assert after.values.tobytes() == alone.values.tobytes()
+
+
+def test_a_batch_of_tiny_tiles_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "BATCH_PIXELS", 64 * 96 * 96)
+    source = features.Source(store_of(some_tiles(2), tmp_path), np.arange(2), network(), EXACT, None)
+    sizes = {px: dataclasses.replace(GREY, input_px=px) for px in (1, 8, 24, 32, 96, 160, 2000)}
+    batches = {px: dataclasses.replace(source, how=Extraction(of, {})).batch for px, of in sizes.items()}
+    assert batches == {1: 1024, 8: 1024, 24: 1024, 32: 576, 96: 64, 160: 23, 2000: 1}
+
+
 def keys_of_changes(tmp_path: Path) -> dict[str, Features]:
     """Return features after each single change to what decides them."""
     tiles = some_tiles(5)
@@ -173,7 +220,7 @@ def keys_of_changes(tmp_path: Path) -> dict[str, Features]:
             store, module, Extraction(Preprocessing(GREY.mean, GREY.std, channels="bgr"), EXACT.facts, precision="fp32")
         ),
         "network": extract(store, module, Extraction(GREY, {"network": "other"}, precision="fp32")),
-        "precision": extract(store, module, Extraction(GREY, EXACT.facts)),
+        "precision": extract(store, module, Extraction(GREY, EXACT.facts), engine=reduced(module)),
         "views": extract(store, module, Extraction(GREY, EXACT.facts, views=4, precision="fp32")),
     }
 

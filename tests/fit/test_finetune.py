@@ -64,11 +64,19 @@ def test_frozen_share_stays_as_it_came(store: Store, tmp_path: Path) -> None:
     model = classifier_of(run.model)
     depths = model.pooled.depths()
     most = max(depths.values()) + 1
+    came = Classifier(LITE0, input_px=32)
+    load_into(came.pooled.backbone, find(LITE0))
+    pretrained, kept = came.pooled.backbone.state_dict(), model.pooled.backbone.state_dict()
+    early = {name for name, depth in depths.items() if depth < 0.5 * most}
+    assert len(early) > 20
+    for name in early:
+        assert torch.equal(kept[name], pretrained[name]), name
+    assert all(torch.equal(kept[name], value) for name, value in pretrained.items() if "running" in name)
+    later = {name for name in depths if name not in early and name.endswith("weight")}
+    assert any(not torch.equal(kept[name], pretrained[name]) for name in later)
     plain = sentinode.train(store, out=tmp_path / "plain", epochs=1, **QUICK)
     moved = classifier_of(plain.model).pooled.backbone.state_dict()
-    kept = model.pooled.backbone.state_dict()
-    early = [name for name, depth in depths.items() if depth < 0.5 * most and name.endswith("weight")]
-    assert any(not torch.equal(kept[name], moved[name]) for name in early)
+    assert any(not torch.equal(moved[name], pretrained[name]) for name in early)
     assert not any(p.requires_grad for n, p in model.pooled.backbone.named_parameters() if n in early)
 
 
@@ -110,6 +118,8 @@ def test_from_scratch_batch_norm_learns_its_statistics(store: Store, tmp_path: P
     [
         ({"weights": "a1_in1k"}, r"pretrained weights; found --weights.*; add --backbone frozen or finetune"),
         ({"freeze": 0.5}, r"pretrained weights; found"),
+        ({"backbone": "frozen", "minutes": 5.0}, r"for a frozen backbone, .*; found --minutes 5; leave --minutes out, or use"),
+        ({"model": "resnet18", "minutes": 5.0}, r"for a frozen backbone, .*; found --minutes 5"),
         ({"backbone": "frozen", "precision": "bf16"}, r"precision auto or fp32 for a frozen backbone; found bf16"),
     ],
 )

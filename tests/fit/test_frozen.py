@@ -1,5 +1,6 @@
 """A head on a frozen network, by `train`: what decides it, what is shared between runs, and what stops it before it writes."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,16 @@ import torch
 from safetensors.torch import save_file
 
 import sentinode
-from sentinode.errors import MachineProblem, UsageProblem
+from sentinode.errors import MachineProblem, RunProblem, UsageProblem
 from sentinode.fit import features, frozen, heads
 from sentinode.fit.parts import choose_parts
-from sentinode.fit.start import classifier_of
+from sentinode.fit.start import classifier_of, weights_of
 from sentinode.nets.backbone import timm_module
 from sentinode.nets.engine import named
 from sentinode.nets.transform import Transform
 from sentinode.nets.weights import find, load_into
 from sentinode.settings import TrainSettings
+from sentinode.tiles.arrays import store_of
 from sentinode.tiles.pack import pack
 from sentinode.tiles.store import Store
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
@@ -60,6 +62,19 @@ def test_another_seed_and_another_sample_extract_what_is_missing_and_a_run_depen
     sentinode.train(store, out=tmp_path / "third", seed=2, **FROZEN)
     assert made[4:] == [0, 0]
     alone = sentinode.train(store, out=tmp_path / "alone", seed=1, features=str(tmp_path / "empty"), **FROZEN)
+    assert (second.path / "model.safetensors").read_bytes() == (alone.path / "model.safetensors").read_bytes()
+
+
+def test_in_default_precision_another_seed_extracts_nothing_again_where_fp32_is_the_fastest(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "fastest", lambda module, example, **_: named("eager fp32", module, example))
+    made, how = counted(monkeypatch), FROZEN | {"precision": "auto"}
+    sentinode.train(store, out=tmp_path / "first", **how)
+    second = sentinode.train(store, out=tmp_path / "second", seed=1, **how)
+    assert sum(made[:2]) == len(store)
+    assert made[2:] == [0, 0]
+    alone = sentinode.train(store, out=tmp_path / "alone", seed=1, features=str(tmp_path / "empty"), **how)
     assert (second.path / "model.safetensors").read_bytes() == (alone.path / "model.safetensors").read_bytes()
 
 
@@ -151,3 +166,102 @@ def test_weights_that_take_blue_first_predict_and_export_as_those_that_take_red_
     np.testing.assert_allclose(runs[1].predict_proba(tiles), runs[0].predict_proba(tiles), atol=0.01)
     made = sentinode.export(runs[1].path, to="torchscript", out=tmp_path / "bgr.pt", quiet=True)
     assert made.parity.largest_difference <= 1e-4
+
+
+def saved(folder: Path, name: str, **model_args: Any) -> str:
+    """Return a folder that timm saved a network with random weights into."""
+    torch.manual_seed(1)
+    source = timm_module().create_model(name, **model_args)
+    facts = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32]}
+    config = {"pretrained_cfg": facts, "model_args": model_args}
+    timm_module().models.save_for_hf(source, folder, model_config=config, safe_serialization=True)
+    return str(folder)
+
+
+@pytest.fixture
+def resnet(tmp_path: Path) -> str:
+    return saved(tmp_path / "saved", "test_resnet")
+
+
+@pytest.mark.parametrize("backbone", ["frozen", "finetune"])
+def test_weights_that_bring_another_network_train_nothing(store: Store, tmp_path: Path, resnet: str, backbone: str) -> None:
+    there = sorted(tmp_path.iterdir())
+    with pytest.raises(RunProblem, match=r"expected weights of 'test_efficientnet'; found those of 'test_resnet'"):
+        sentinode.train(store, out=tmp_path / "run", model="test_efficientnet", weights=resnet, **FROZEN | {"backbone": backbone})
+    assert sorted(tmp_path.iterdir()) == there
+
+
+def test_a_model_that_was_left_open_comes_with_its_weights_and_the_record_repeats_it(
+    store: Store, tmp_path: Path, resnet: str
+) -> None:
+    run = sentinode.train(store, out=tmp_path / "run", weights=resnet, **FROZEN)
+    assert (run.facts.network, run.record["settings"]["model"]) == ("test_resnet", f"local-dir:{resnet}")
+    again = sentinode.train(store, out=tmp_path / "again", settings=TrainSettings(**run.record["settings"]), quiet=True)
+    named = sentinode.train(store, out=tmp_path / "named", model="test_resnet", weights=resnet, **FROZEN)
+    for other in (again, named):
+        assert (other.path / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
+
+
+def test_an_encoder_that_leaves_its_pooling_open_trains_and_says_that_its_range_is_not_checked(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = saved(tmp_path / "vit", "test_vit", img_size=32, global_pool="", reg_tokens=2)
+    run = sentinode.train(store, out=tmp_path / "run", weights=weights, **FROZEN | {"quiet": False})
+    unseen = "no batch norm at the input: range not checked"
+    assert f"guard: {unseen}\n" in capsys.readouterr().err
+    assert run.record["weights"]["guard"] == unseen
+    assert classifier_of(run.model).pooled.width == 2 * 64
+    assert np.isfinite(run.predict_proba(np.array(store.tiles[:3]))).all()
+    checked = sentinode.train(store, out=tmp_path / "lite", **FROZEN | {"quiet": False})
+    assert "guard" not in capsys.readouterr().err
+    assert checked.record["weights"]["guard"] == ""
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "pytorch_model.bin"])
+@pytest.mark.parametrize("place", ["folder", "home", "relative", "model"])
+def test_weights_that_were_changed_are_read_again_and_others_are_not(
+    tmp_path: Path, resnet: str, monkeypatch: pytest.MonkeyPatch, file: str, place: str
+) -> None:
+    if file == "pytorch_model.bin":
+        torch.save(timm_module().create_model("test_resnet").state_dict(), tmp_path / "saved" / file)
+        (tmp_path / "saved" / "model.safetensors").unlink()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    name = {"folder": resnet, "home": "~/saved", "relative": "saved", "model": "auto"}[place]
+    model = f"local-dir:{resnet}" if place == "model" else "test_resnet"
+    settings = TrainSettings(backbone="frozen", model=model, weights=name)
+    first = weights_of(settings)
+    assert first is not None
+    assert weights_of(settings) is first
+    if file == "config.json":
+        text = (tmp_path / "saved" / file).read_text("utf-8")
+        (tmp_path / "saved" / file).write_text(text.replace("0.5", "0.25"), "utf-8")
+    else:
+        some = next(name for name in first.state if name.startswith("conv1"))
+        state = first.state | {some: first.state[some] + 1}
+        (save_file if file.endswith("safetensors") else torch.save)(state, tmp_path / "saved" / file)
+    second = weights_of(settings)
+    assert second is not None
+    assert (second.digest != first.digest, second.config["mean"] != first.config["mean"]) == (
+        file != "config.json",
+        file == "config.json",
+    )
+
+
+def test_batch_norm_is_recalibrated_on_training_tiles_alone(tmp_path: Path, resnet: str) -> None:
+    tissue = synthesise(6, 10, px=32, seed=3)
+    how = FROZEN | {"weights": resnet, "features": str(tmp_path / "features"), "recalibrate_bn": True}
+    whole = store_of(tissue.tiles, tissue.labels, tissue.groups)
+    parts = choose_parts(whole, None, TrainSettings(split="random"))
+    statistics = {}
+    for changed, rows in {"nothing": parts.train[1][:0], "valid": parts.valid[1], "train": parts.train[1]}.items():
+        tiles = tissue.tiles.copy()
+        tiles[rows] = 255 - tiles[rows]
+        # The digests that split the tiles stay as they were noted: only pixels change.
+        run = sentinode.train(dataclasses.replace(whole, tiles=tiles), out=tmp_path / changed, **how)
+        state = run.model.state_dict()
+        statistics[changed] = torch.cat([value.flatten() for name, value in state.items() if "running" in name])
+    assert torch.equal(statistics["valid"], statistics["nothing"])
+    assert not torch.allclose(statistics["train"], statistics["nothing"])
+    assert find("test_resnet", resnet).state["bn1.running_mean"].sum() == 0, "they came untrained"

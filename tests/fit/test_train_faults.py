@@ -132,15 +132,22 @@ def test_memory_that_is_full_after_a_checkpoint_loses_nothing(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("model", "px", "message"),
+    ("model", "px", "by", "message"),
     [
-        ("p4m-cnn", 36, r"expected tiles whose edge is a multiple of 8 for p4m-cnn; found 36 px; pack them"),
-        ("simple-cnn", 5, r"expected tiles that are large enough for simple-cnn; found 5 px .*; give a larger --input-size"),
+        ("p4m-cnn", 36, "tiles", r"expected tiles whose edge is a multiple of 8 for p4m-cnn; found 36 px; pack them"),
+        ("p4m-cnn", 24, "option", r"p4m-cnn to see tiles at their own 32 px, since .*; found --input-size 24; leave .* --px 24"),
+        (
+            "simple-cnn",
+            5,
+            "tiles",
+            r"expected tiles that are large enough for simple-cnn; found 5 px .*; give a larger --input-size",
+        ),
+        ("simple-cnn", 7, "option", r"expected input_size of 0 or at least 8; found 7; change --input-size"),
+        ("auto", 1, "option", r"expected input_size of 0 or at least 8; found 1; change --input-size"),
     ],
 )
-@pytest.mark.parametrize("by", ["tiles", "option"])
 def test_a_size_that_the_network_cannot_take_is_told_before_anything_is_written(
-    tmp_path: Path, model: str, px: int, message: str, by: str
+    tmp_path: Path, model: str, px: int, by: str, message: str
 ) -> None:
     edge, rng = px if by == "tiles" else 32, np.random.default_rng(0)
     tiles = rng.integers(0, 256, (32, edge, edge, 3), np.uint8)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from sentinode.errors import SentinodeError, SplitProblem, StoreProblem, UndefinedScore, UsageProblem
+from sentinode.errors import MachineProblem, SentinodeError, SplitProblem, StoreProblem, UndefinedScore, UsageProblem
 from sentinode.fit.checkpoint import Interruption
 from sentinode.flows.ladder import Ladder, ladder
 from sentinode.flows.rungs import CLOCK, SAMPLED, chosen_rungs, settings_of
@@ -253,6 +253,23 @@ def test_wishes_that_cannot_be_meant_are_told(
 def test_rungs_come_in_their_order_and_once() -> None:
     assert chosen_rungs(" simple-cnn, floor,floor") == ("floor", "simple-cnn")
     assert chosen_rungs(LadderSettings().rungs) == RUNGS
+
+
+def test_memory_that_is_too_small_for_the_ladder_itself_is_told(
+    stores: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 8.00 PiB for an array")
+
+    monkeypatch.setattr("sentinode.flows.ladder.choose_parts", full)
+    with pytest.raises(MachineProblem, match=r"expected memory enough for the work; found 8.00 PiB asked for at once"):
+        ladder(stores[0], out=tmp_path / "ladder", **FAST)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frozen_rung_gets_no_minutes_which_its_training_would_refuse() -> None:
+    settings = LadderSettings(minutes=22.0)
+    assert settings_of("frozen", settings, ["frozen", "finetune"]).minutes is None
 
 
 def test_minutes_are_divided_by_the_rule_and_none_are_lost() -> None:

@@ -64,6 +64,19 @@ def test_a_cell_that_cannot_be_trained_is_one_of_the_result(
     assert tune(tissue(), out=tmp_path / "study", grid=GRID, resume=True, **FAST).record == study.record
 
 
+@pytest.mark.parametrize("what", ["choose_parts", "finish_once"])
+def test_memory_that_is_too_small_for_the_study_itself_is_told(
+    tmp_path: Path, formula: Failing, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 8.00 PiB for an array")
+
+    assert formula.error is None
+    monkeypatch.setattr(f"sentinode.flows.tune.{what}", full)
+    with pytest.raises(MachineProblem, match=r"expected memory enough for the work; found 8.00 PiB asked for at once"):
+        tune(tissue(), out=tmp_path / "study", grid=GRID, **FAST)
+
+
 def test_a_full_disk_is_no_fault_of_a_trial(tmp_path: Path, formula: Failing) -> None:
     problem = MachineProblem("room to write 'x'", "a full disk", "free some space")
     problem.__cause__ = OSError(errno.ENOSPC, "No space left on device")

@@ -254,6 +254,21 @@ def test_a_file_that_differs_is_not_kept(
     assert [path.read_text("utf-8") for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("to", ["onnx", "torchscript"])
+def test_memory_that_is_too_small_is_no_fault_of_the_format(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: Any
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
+        )
+
+    monkeypatch.setattr(f"sentinode.infer.export.write_{to}", full)
+    with pytest.raises(MachineProblem, match=r"expected memory enough for the work; found 99 bytes .*; use fewer --views"):
+        export(runs[0], to=to, out=tmp_path / f"file{ENDINGS[to]}", quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_operation_that_a_format_has_not_is_told(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(monkeypatch, lambda p: p + torch.linalg.svdvals(p[:, None]).sum() * 0)
     with pytest.raises(RunProblem, match=r"expected a network that can be written as onnx; found '.*'; use --to torchscript"):

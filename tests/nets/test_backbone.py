@@ -40,6 +40,40 @@ def test_of_a_transformer_the_pooling_is_timms_own() -> None:
         assert torch.equal(pooled(x), pooled.backbone(x))
 
 
+@pytest.mark.parametrize(("registers", "classed"), [(0, True), (4, True), (0, False), (2, False)])
+def test_tokens_are_the_class_beside_the_mean_of_the_patches(registers: int, classed: bool) -> None:
+    pooled = Pooled("test_vit", 64, global_pool="", reg_tokens=registers, class_token=classed).eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        tokens = pooled.backbone.forward_features(x)
+        assert tokens.shape == (2, 16 + registers + classed, 64)
+        expected = tokens[:, -16:].sum(1) / 16
+        expected = torch.cat([tokens[:, 0], expected], 1) if classed else expected
+        torch.testing.assert_close(pooled(x), expected)
+    assert pooled.width == expected.shape[1] == (128 if classed else 64)
+    assert build("test_vit", {"input_px": 64, "model_args": {"global_pool": ""}})(x).shape == (2,)
+
+
+def test_a_network_that_gives_neither_features_nor_tokens_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Odd(nn.Module):
+        def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :, :2]
+
+        forward = forward_features
+
+    monkeypatch.setattr(backbone, "create", lambda *_, **__: Odd())
+    with pytest.raises(RunProblem, match=r"features \[n, width\] or tokens .* of 'odd'; found \[2, 3, 2, 64\]; mend model_args"):
+        Pooled("odd", 64)
+
+
+@pytest.mark.parametrize("layer", ["SwiGLUPackd", 3, None])
+def test_an_unknown_layer_in_the_arguments_is_told(layer: object) -> None:
+    with pytest.raises(
+        RunProblem, match=r"the name of a layer of timm's as mlp_layer, such as SwiGLUPacked; found .*; mend model"
+    ):
+        create("test_vit", 160, mlp_layer=layer)
+
+
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto", "densenet121"])
 def test_networks_of_other_families_give_a_logit_a_tile(name: str) -> None:
     model = build(name, {"input_px": 64}).eval()

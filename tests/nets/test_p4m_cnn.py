@@ -1,6 +1,7 @@
 """The equivariant network: one logit for all views, layers that are the group convolution of the papers, and few weights."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from sentinode.errors import UsageProblem
 from sentinode.nets.forward import view
 from sentinode.nets.p4m_cnn import P4MCNN, FieldConv, GroupConv, GroupNorm, LiftingBlock, SeparableBlock
 from sentinode.nets.simple_cnn import SimpleCNN
-from sentinode.nets.trained import NETWORKS
+from sentinode.nets.trained import NETWORKS, ModelFacts, load, save_model
+from sentinode.nets.transform import Preprocessing
 from sentinode.tiles.synth import synthesise
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -92,6 +94,17 @@ def test_a_fresh_network_agrees_to_a_ten_thousandth_and_another_network_does_not
         return float((logits - logits[0]).abs().max())
 
     assert spread(P4MCNN()) < 1e-4 < spread(SimpleCNN())
+
+
+@pytest.mark.parametrize("px", [32, 96])
+def test_a_run_gives_a_tile_the_same_logit_from_all_eight_sides(tmp_path: Path, px: int) -> None:
+    torch.manual_seed(1)
+    facts = ModelFacts("p4m-cnn", {"dropout": 0.3}, Preprocessing((0.7, 0.5, 0.7), (0.2, 0.25, 0.2)), px, ("normal", "tumour"))
+    save_model(tmp_path, P4MCNN().state_dict(), facts)
+    run, tiles = load(tmp_path), torch.from_numpy(synthesise(1, 4, px=px, seed=2).tiles)
+    logits = np.stack([run.logits(view(tiles, number).contiguous().numpy()) for number in range(8)])
+    assert np.abs(logits - logits[0]).max() < 1e-4
+    assert logits[0].std() > 0
 
 
 def filter_of(layer: GroupConv) -> Tensor:

@@ -104,6 +104,10 @@ def test_weights_of_another_network_are_told(tmp_path: Path) -> None:
         ({"format": 99}, r"format 1; found format '99'; train again"),
         ({"network": "simple-cn"}, r"a network this version knows; found 'simple-cn'; did you mean simple-cnn"),
         ({"surprise": 1}, r"fields of a model.json"),
+        *(
+            ({"classes": classes}, r"expected two names as classes in model.json; found '.*'; train again, or mend")
+            for classes in (["tumour"], ["a", "b", "c"], [], "ab", [0, 1], None, {"a": 0, "b": 1})
+        ),
     ],
 )
 def test_foreign_facts_are_told(tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sentinode.nets.backbone import timm_module
+from sentinode.nets.backbone import preprocessing_of, timm_module
 from sentinode.nets.forward import view
 from sentinode.nets.portable import PortableTransform
 from sentinode.nets.transform import Preprocessing, Transform, normalise
@@ -50,6 +50,25 @@ def test_it_is_timms_evaluation_transform(
     assert ours.shape == expected.shape
     assert (ours - expected).abs().max() <= 1.01 * LEVEL
     assert (ours - expected).abs().mean() < 0.02 * LEVEL
+
+
+@pytest.mark.parametrize("name", ["resnet50", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("input_px", [160, 224])
+def test_it_is_timms_own_configuration_of_a_network_but_for_size_and_crop(name: str, input_px: int) -> None:
+    """160 px and the whole tile are ours; mean, standard deviation and interpolation are the configuration's."""
+    config = timm_module().get_pretrained_cfg(name).to_dict()
+    from timm.data.config import resolve_data_config
+    from timm.data.transforms_factory import create_transform
+
+    facts = resolve_data_config({}, pretrained_cfg=config)  # type: ignore[no-untyped-call]
+    assert facts["crop_pct"] < 1, "timm's own crops: where it does not, nothing deviates"
+    theirs = create_transform(**facts | {"crop_pct": 1.0, "input_size": (3, input_px, input_px)}, is_training=False)
+    tiles = tissue()
+    expected = torch.stack([theirs(Image.fromarray(tile)) for tile in tiles])
+    ours = Transform(preprocessing_of(config, input_px), 96)(torch.from_numpy(tiles))
+    level = 1 / 255 / min(facts["std"])
+    assert (ours - expected).abs().max() <= 1.01 * level
+    assert (ours - expected).abs().mean() < 0.02 * level
 
 
 def test_floats_are_resized_as_bytes_are() -> None:

@@ -17,8 +17,9 @@ from torch import nn
 from sentinode.errors import MachineProblem, RunProblem, UsageProblem
 from sentinode.nets import hub
 from sentinode.nets import weights as room
-from sentinode.nets.backbone import timm_module
+from sentinode.nets.backbone import create, gated, timm_module
 from sentinode.nets.weights import PACKAGES, digest, find, load_into
+from sentinode.settings import PRETRAINED, TrainSettings, resolved
 
 timm = timm_module()
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -128,6 +129,27 @@ def test_layer_scales_that_only_the_file_tells_of_are_built(tmp_path: Path, cach
     assert torch.equal(model.blocks[0].ls1.gamma, source.blocks[0].ls1.gamma)
 
 
+@pytest.mark.parametrize("told", [{}, {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}])
+def test_gated_mlps_that_only_the_file_tells_of_are_built(tmp_path: Path, cache: Path, told: dict[str, str]) -> None:
+    how = {"mlp_layer": timm.layers.SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 2.5}
+    source = timm.create_model("test_vit", num_classes=0, **how).eval()
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_vit", "model_args": {"mlp_ratio": 2.5, **told}}))
+    found = find(f"local-dir:{tmp_path}")
+    json.dumps(found.config["model_args"])  # it goes into model.json
+    model = create("test_vit", 160, **found.config["model_args"])
+    load_into(model, found)
+    x = torch.randn(2, 3, 160, 160)
+    with torch.inference_mode():
+        assert torch.equal(model(x), source(x))
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "eva02_tiny_patch14_224", "no_such_network"])
+def test_only_where_it_makes_a_network_gated_it_is_built_so(name: str) -> None:
+    assert gated(name, {"a": 1}, doubled=False) == {"a": 1}
+    assert gated(name, {}, doubled=True) == ({"mlp_layer": "SwiGLUPacked", "act_layer": "silu"} if name == "test_vit" else {})
+
+
 def test_what_lies_in_the_hubs_cache_needs_no_network(folder: Path, source: nn.Module, cache: Path) -> None:
     put_into(cache, "someone/encoder", folder)
     for found in (
@@ -159,9 +181,14 @@ def test_torchs_cache_serves_weights_that_only_have_an_address(
     assert arrives(find("test_resnet"), source)
     (place / "w.pth").unlink()
     with pytest.raises(
-        MachineProblem, match=r"expected the weights 'https://example.*; found no copy here, and .*; put the file at"
-    ):
+        MachineProblem,
+        match=r"expected the weights 'https://example.*; found no copy here, and .*; run 'curl -L https://example.*'",
+    ) as caught:
         find("test_resnet")
+    assert (
+        f"run 'curl -L https://example.invalid/a/w.pth --create-dirs -o {place / 'w.pth'}' where there is a network"
+        in caught.value.do
+    )
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -311,7 +338,13 @@ def test_odd_arguments_in_a_config_are_told(folder: Path, arguments: object) -> 
         find(f"local-dir:{folder}")
 
 
-@pytest.mark.parametrize("path", ["./typo", "../no/typo", "/no/typo", "~/typo-of-mine", "runs/weights/typo", "runs\\typo"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("./typo", "../no/typo", "/no/typo", "~/typo-of-mine", "~nobody-of-that-name/typo", "runs/weights/typo", "runs\\typo"),
+        *("runs/typo.h5", "typo.h5", "typo.safetensors", "runs/typo.PTH"),
+    ],
+)
 def test_a_path_that_is_not_there_is_no_question_to_the_hub(path: str, cache: Path) -> None:
     with pytest.raises(
         UsageProblem, match=r"expected a weight file, or a folder of one, at '.*typo.*; found nothing there; check"
@@ -348,6 +381,51 @@ def test_the_digest_changes_with_every_part_and_not_with_order() -> None:
     ]
     assert digest(dict(reversed(state.items()))) == digest(state)
     assert len({digest(state), *map(digest, changed)}) == 5
+
+
+@pytest.mark.parametrize("model", ["test_efficientnet", "test_efficientnet.r160_in1k", "local-dir:{other}"])
+@pytest.mark.parametrize("weights", ["{folder}", "hf-hub:someone/encoder", "someone/encoder"])
+def test_weights_that_bring_another_network_are_refused(
+    folder: Path, tmp_path: Path, cache: Path, model: str, weights: str
+) -> None:
+    timm.models.save_for_hf(timm.create_model("test_efficientnet"), tmp_path / "other", safe_serialization=True)
+    if weights != "{folder}":
+        put_into(cache, "someone/encoder", folder)
+    with pytest.raises(
+        RunProblem, match=r"expected weights of 'test_efficientnet'; found those of 'test_resnet' at .*; leave --model out, which"
+    ):
+        find(model.format(other=tmp_path / "other"), weights.format(folder=folder))
+
+
+def test_an_unknown_network_is_told_whatever_its_weights_bring(folder: Path) -> None:
+    with pytest.raises(UsageProblem, match=r"a network of ours or of timm's .*; found 'test_resnot'; did you mean test_resnet"):
+        find("test_resnot", str(folder))
+
+
+def test_a_model_that_was_left_open_is_the_one_that_its_weights_bring(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    for weights, model in (
+        (str(folder), f"local-dir:{folder}"),
+        ("saved", "local-dir:saved"),
+        ("hf-hub:someone/encoder", "hf-hub:someone/encoder"),
+        ("someone/encoder", "hf-hub:someone/encoder"),
+        *((name, PRETRAINED) for name in ("auto", "none", "a1_in1k", "saved/model.safetensors", "nowhere/w.h5")),
+    ):
+        assert resolved(TrainSettings(backbone="frozen", weights=weights)).model == model
+
+
+@pytest.mark.parametrize("weights", ["sub/model.h5", "model.h5", "sub"])
+def test_a_path_that_is_there_is_no_question_to_the_hub(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, weights: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for name in ("sub/model.h5", "model.h5", "sub/pytorch_model.bin"):
+        (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(
+        RunProblem, match=r"expected weights \(.safetensors, or tensors that torch.save wrote\) in '.*; found .*; copy"
+    ):
+        find("test_resnet", weights)
 
 
 def test_weights_of_another_network_are_refused_whole(cache: Path) -> None:

@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,8 @@ FORMAT = 2
 """Version of the folder's layout and of the arithmetic behind it; part of the key."""
 BATCH_PIXELS = 64 * 96 * 96
 """Pixels of network input a batch: 64 tiles of 96x96. OpenVINO is as fast with 4, eager torch gains up to here."""
+MOST_TILES = 1024
+"""Tiles a batch at most, however small: a batch is always full, so a few tiles would be computed again and again."""
 GPU_BATCHES = 8
 """So many times more on a GPU."""
 BLOCK_BATCHES = 8
@@ -139,21 +141,39 @@ def extract(
     rows = np.flatnonzero(store.rows["label"].to_numpy() >= 0) if rows is None else rows
     if not len(rows):
         raise DataProblem(f"tiles of {shown(store.path)} to extract features of", "none with a label", "label some of them")
-    wanted = identity(store.px, module, how)
+    folder = Path(folder or store.path.with_name(store.path.name.removesuffix(".store") + ".features"))
+    found = taken(Source(store, rows, module, how, engine), digests_of(store, rows), folder, progress)
+    return replace(found, seconds=time.perf_counter() - began)
+
+
+def taken(source: "Source", digests: list[bytes], folder: Path, progress: Progress) -> Features:
+    """Return the features of the tiles of `source`, whose digests these are, from the feature store; missing ones are added."""
+    wanted = identity(source.store.px, source.module, source.how)
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:32]
-    home = Path(folder or store.path.with_name(store.path.name.removesuffix(".store") + ".features")) / key
-    digests = digests_of(store, rows)
-    with feature_problems(home), locked(home, progress):
-        grown = Grown(home, wanted)
+    with feature_problems(folder / key), locked(folder / key, progress):
+        grown = Grown(folder / key, wanted)
         if grown.damaged:
             progress.say("features on disk are damaged: they are extracted again", always=True)
-        missing = {digest: row for digest, row in zip(digests, rows, strict=True) if digest not in grown.places}
-        if missing:
-            source = Source(store, np.fromiter(missing.values(), np.int64), module, how, engine)
-            grow(grown, list(missing), source, progress)
-        at = np.fromiter((grown.places[digest] for digest in digests), np.int64, len(digests))
-        table = Table(grown.mapped(), at)
-    return Features(table, rows, key, grown.engine, grown.reasons, time.perf_counter() - began, len(missing))
+        missing = {digest: row for digest, row in zip(digests, source.rows, strict=True) if digest not in grown.places}
+        engine, elsewhere = source.engine, bool(missing) and exact_pays(grown, source)
+        if missing and not elsewhere:
+            engine = grow(grown, list(missing), replace(source, rows=np.fromiter(missing.values(), np.int64)), progress)
+            elsewhere = engine is not None
+        if not elsewhere:
+            at = np.fromiter((grown.places[digest] for digest in digests), np.int64, len(digests))
+            return Features(Table(grown.mapped(), at), source.rows, key, grown.engine, grown.reasons, 0.0, len(missing))
+    exact = replace(source, how=replace(source.how, precision="fp32"), engine=engine)
+    return taken(exact, digests, folder, progress)
+
+
+def exact_pays(grown: Grown, source: "Source") -> bool:
+    """Return whether an exact engine was found the fastest for as many tiles where less was allowed: they are kept with the exact ones.
+
+    Not where reduced ones are there already. Nor are exact ones of some tiles taken beside reduced ones of others: a run would
+    depend on what was in the store before it.
+    """
+    open_to = source.how.precision == "auto" and not grown.n
+    return open_to and grown.engine.endswith("fp32") and len(source.rows) <= grown.chosen_for
 
 
 def digests_of(store: Store, rows: Rows) -> list[bytes]:
@@ -237,7 +257,7 @@ class Source:
     def batch(self) -> int:
         """Tiles a forward pass, whatever is missing: another number would give other last digits."""
         px = self.how.preprocessing.input_px or self.store.px
-        return max(1, BATCH_PIXELS // (px * px)) * (GPU_BATCHES if self.device.type == "cuda" else 1)
+        return min(max(1, BATCH_PIXELS // (px * px)), MOST_TILES) * (GPU_BATCHES if self.device.type == "cuda" else 1)
 
     def tiles(self, first: int, last: int) -> Tensor:
         """Return tiles `first` to `last` (not included) of those wanted, uint8 [k, px, px, 3], on the device.
@@ -248,8 +268,11 @@ class Source:
         return torch.from_numpy(np.array(self.store.tiles[rows])).to(self.device)
 
 
-def grow(grown: Grown, digests: list[bytes], source: Source, progress: Progress) -> None:
-    """Add the tiles of `source`, whose digests these are, block by block."""
+def grow(grown: Grown, digests: list[bytes], source: Source, progress: Progress) -> Engine | None:
+    """Add the tiles of `source`, whose digests these are, block by block, and return None.
+
+    Where less than exact was allowed, but none is there and an exact engine is the fastest, that is noted, and the engine returned.
+    """
     transform = Transform(source.how.preprocessing, source.store.px).to(source.device)
     example = transform(source.tiles(0, source.batch))
     engine = (
@@ -257,15 +280,19 @@ def grow(grown: Grown, digests: list[bytes], source: Source, progress: Progress)
         or given(source)
         or fastest(source.module, example, allowed=source.how.precision, tiles=len(source.rows) * source.how.views)
     )
-    progress.say(f"features by {engine.name}: {engine.reasons}")
     views, d, n = source.how.views, engine.call(example).shape[1], len(source.rows)
     batches = max(1, min(BLOCK_BATCHES, BLOCK_BYTES // (4 * views * d * source.batch)))
     more: dict[str, Any] = {"device": str(source.device), "versions": {"torch": str(torch.__version__), "numpy": np.__version__}}
+    if source.how.precision == "auto" and engine.precision == "fp32" and not grown.n:
+        with grown.growing(engine, (views, d), n, more):
+            return engine
+    progress.say(f"features by {engine.name}: {engine.reasons}")
     with progress.track("features", n) as tick, grown.growing(engine, (views, d), n, more) as growing:
         for first in range(0, n, source.batch * batches):
             last = min(first + source.batch * batches, n)
             growing.append(block(source, engine, transform, first, last, d), b"".join(digests[first:last]))
             tick(last - first)
+    return None
 
 
 def earlier(grown: Grown, source: Source, example: Tensor) -> Engine | None:

@@ -99,7 +99,7 @@ def record(job: "Job", found: dict[str, Any]) -> dict[str, Any]:
         **found,
         "valid": found["valid"] | {"n": len(parts.valid[1]), "chose_the_epoch": True},
         "preprocessing": dataclasses.asdict(job.facts.preprocessing),
-        "weights": {name: job.facts.training.get(name, "") for name in ("weights", "weights_digest")},
+        "weights": {name: job.facts.training.get(name, "") for name in ("weights", "weights_digest", "guard")},
         "machine": dataclasses.asdict(probe()),
         "versions": versions() | {"python": platform.python_version()},
         "command": [Path(sys.argv[0]).name, *map(masked, sys.argv[1:])] if Path(sys.argv[0]).name == "sentinode" else ["python"],

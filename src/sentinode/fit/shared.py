@@ -64,6 +64,8 @@ class SharedFeatures:
         if key not in self.known:
             parts = choose_parts(self.store, self.valid, settings)
             network, facts = start(settings, parts)
+            if "guard" in facts.training:
+                self.progress.say(f"guard: {facts.training['guard']}")
             job = Job(Path(), settings, parts, network, facts, "", self.progress)
             features = features_of(job)
             self.known[key] = job, features

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from sentinode.nets.guard import check_scaling
 from sentinode.nets.recalibrate import recalibrate_bn
 from sentinode.nets.trained import NETWORKS, ModelFacts, build
 from sentinode.nets.transform import Preprocessing, Transform
-from sentinode.nets.weights import Weights, find, load_into
+from sentinode.nets.weights import FileStates, Weights, files_of, find, load_into
 from sentinode.progress import Progress
 from sentinode.settings import TrainSettings
 from sentinode.tiles.store import Store
@@ -55,8 +56,8 @@ class Job:
 
 
 @functools.cache
-def found(model: str, weights: str, _changed: float) -> Weights:
-    """Return the weights, read once a process; a file that was changed is read again."""
+def found(model: str, weights: str, _read: FileStates) -> Weights:
+    """Return the weights, read once a process; what was changed is read again."""
     return find(model, weights)
 
 
@@ -64,8 +65,7 @@ def weights_of(settings: TrainSettings) -> Weights | None:
     """Return the pretrained weights that the settings ask for; None where the network starts at random."""
     if settings.model in NETWORKS or settings.backbone == "scratch":
         return None
-    path = Path(settings.weights)
-    return found(settings.model, settings.weights, path.stat().st_mtime if path.is_file() else 0.0)
+    return found(settings.model, settings.weights, files_of(settings.model, settings.weights))
 
 
 def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]:
@@ -83,8 +83,9 @@ def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]
     """
     torch.manual_seed(settings.seed)
     (store, rows), positive = parts.train, parts.positive_share
-    weights = weights_of(settings)
+    weights, training = weights_of(settings), dict[str, Any]()
     if weights is None:
+        check_symmetric(settings, store.px)
         preprocessing = colours_of(store, rows, settings.input_size)
         network, arguments = settings.model, arguments_of(settings, preprocessing.input_px or store.px)
         model = build(network, arguments)
@@ -96,8 +97,10 @@ def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]
         model = build(network, arguments)
         backbone = classifier_of(model).pooled.backbone
         load_into(backbone, weights)
+        training = {"weights": weights.source, "weights_digest": weights.digest}
         if settings.guard:
-            check_scaling(backbone, preprocessing, weights.config)
+            unseen = check_scaling(backbone, preprocessing, weights.config)
+            training |= {"guard": unseen} if weights.state and unseen else {}
         if settings.recalibrate_bn:
             recalibrate_bn(backbone, some_tiles(store, rows), Transform(preprocessing, store.px))
     facts = ModelFacts(
@@ -107,9 +110,17 @@ def start(settings: TrainSettings, parts: Parts) -> tuple[nn.Module, ModelFacts]
         px=store.px,
         classes=store.classes,
         logit_shift=float(np.log(positive / (1 - positive))) if settings.balance else 0.0,
-        training={} if weights is None else {"weights": weights.source, "weights_digest": weights.digest},
+        training=training,
     )
     return placed(model, "cpu"), facts
+
+
+def check_symmetric(settings: TrainSettings, px: int) -> None:
+    """Raise UsageProblem for p4m-cnn at another size than the tile's: resizing rounds between rows and columns, and its views differ."""
+    if settings.model == "p4m-cnn" and settings.input_size not in {0, px}:
+        expected = f"{settings.model} to see tiles at their own {px} px, since resized ones are not the same from all eight sides"
+        do = f"leave --input-size out, or pack the tiles with --px {settings.input_size}"
+        raise UsageProblem(expected, f"--input-size {settings.input_size}", do)
 
 
 def check_takes(model: nn.Module, network: str, px: int) -> None:

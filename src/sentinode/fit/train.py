@@ -36,6 +36,9 @@ from sentinode.run import claim_folder, nothing_left, write_json
 from sentinode.settings import TrainSettings, resolved, settings_from
 from sentinode.tiles.store import Store
 
+LEAST_PX = 8
+"""Smallest edge that a network may be asked to see: with less, all that a tile shows is its colour."""
+
 
 def train(
     store: str | Path | Store,
@@ -118,6 +121,8 @@ def train_watched(
     job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, cpu_began, watch)
     for line in parts.lines():
         progress.say(line)
+    if "guard" in facts.training:
+        progress.say(f"guard: {facts.training['guard']}")
     with nullcontext() if begun else nothing_left(folder, folder / "resume" / "state.safetensors"), memory_problems():
         return train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
 
@@ -209,6 +214,8 @@ def checked(settings: TrainSettings) -> TrainSettings:
     for name, low in least.items():
         if not low <= getattr(settings, name) < math.inf:
             raise UsageProblem(f"{name} of at least {low}", str(getattr(settings, name)), f"change --{name.replace('_', '-')}")
+    if 0 < settings.input_size < LEAST_PX:
+        raise UsageProblem(f"input_size of 0 or at least {LEAST_PX}", str(settings.input_size), "change --input-size")
     if settings.minutes is not None and not 0 < settings.minutes < math.inf:
         raise UsageProblem("minutes above 0", str(settings.minutes), "change --minutes, or use --epochs")
     return settings

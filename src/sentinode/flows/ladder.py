@@ -34,6 +34,7 @@ from sentinode.flows.rungs import (
 )
 from sentinode.flows.study import study_rows
 from sentinode.flows.verdicts import RULE, rows_of
+from sentinode.machine.memory import memory_problems
 from sentinode.machine.probe import probe
 from sentinode.nets.trained import load
 from sentinode.progress import Progress
@@ -89,6 +90,7 @@ class Ladder:
         return [*ladder_lines(self.values), "", f"page: {shown(self.out / 'ladder.html')}"]
 
 
+@memory_problems()
 def ladder(
     store: str | Path,
     *,

@@ -38,7 +38,7 @@ from sentinode.fit.trials import Runner, Trainings, Trial, claimed, read_logits,
 from sentinode.flows.findings import Study, best_of, differences, open_study
 from sentinode.judge.optimism import selection_optimism
 from sentinode.judge.statement import slides_of
-from sentinode.machine.memory import set_allocator
+from sentinode.machine.memory import memory_problems, set_allocator
 from sentinode.progress import Progress
 from sentinode.report.search import named, write_search
 from sentinode.run import claim_folder, read_json, write_json
@@ -49,6 +49,7 @@ FORMAT = 1
 """Version of study.json."""
 
 
+@memory_problems()
 def tune(
     store: str | Path | Store,
     *,

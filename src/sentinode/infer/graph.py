@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sentinode.errors import MachineProblem, RunProblem, shown
+from sentinode.machine.memory import out_of_memory
 from sentinode.nets.forward import VIEWS, view
 from sentinode.nets.portable import PortableTransform, with_fixed_padding
 from sentinode.nets.trained import Run
@@ -127,6 +128,8 @@ def graph_problems(to: str) -> Iterator[None]:
         try:
             yield
         except tuple(kinds) as error:
+            if out_of_memory(error):
+                raise
             other = "torchscript" if to == "onnx" else "onnx"
             what = shown(" ".join(str(error).split()), 200)
             raise RunProblem(f"a network that can be written as {to}", what, f"use --to {other}") from error

@@ -4,6 +4,7 @@ timm and torchvision are imported here and nowhere else.
 """
 
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from types import ModuleType
 from typing import Any, Literal
@@ -87,6 +88,8 @@ def built(name: str, input_px: int, model_args: dict[str, Any]) -> Any:
     """Return timm's network, made for `input_px` where its positions are learnt for one size (`matched` resamples them)."""
     timm = timm_module()
     config = timm.get_pretrained_cfg(name)
+    if "mlp_layer" in model_args:
+        model_args = model_args | {"mlp_layer": layer_of(model_args["mlp_layer"])}
     fixed = "img_size" in model_args or bool(config and config.fixed_input_size)
     try:
         if fixed:
@@ -103,6 +106,41 @@ def built(name: str, input_px: int, model_args: dict[str, Any]) -> Any:
             raise no_such_size(name, input_px, config.input_size[-1], error) from error
         found = f"{shown(model_args)} at {input_px} px ({shown(error)})"
         raise RunProblem(f"arguments that {shown(name)} takes", found, "mend model_args in its config.json") from error
+
+
+def layer_of(name: object) -> Any:
+    """Return timm's layer of that name: it looks up activations and norms itself, but not these."""
+    from timm import layers
+
+    found = getattr(layers, name, None) if isinstance(name, str) else None
+    if found is None:
+        raise RunProblem(
+            "the name of a layer of timm's as mlp_layer, such as SwiGLUPacked", shown(name), "mend model_args in its config.json"
+        )
+    return found
+
+
+def gated(name: str, model_args: dict[str, Any], doubled: bool) -> dict[str, Any]:
+    """Return the arguments with which a transformer's MLPs are gated, if its weights are `doubled` and its MLPs are not by themselves.
+
+    Some encoders leave that to whoever builds them. Their activation is SiLU, as in all that were published so.
+    """
+    told = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"} | model_args
+    config = timm_module().get_pretrained_cfg(name)
+    if not doubled or told == model_args or config is None:
+        return model_args
+    with torch.device("meta"), suppress(RunProblem, UsageProblem):
+        plain, other = (built(name, config.input_size[-1], how) for how in (model_args, told))
+        if not has_doubled(plain.state_dict()) and has_doubled(other.state_dict()):
+            return told
+    return model_args  # `matched` says what does not fit
+
+
+def has_doubled(state: Mapping[str, Tensor]) -> bool:
+    """Return whether a transformer's first MLP makes twice the numbers that its second half takes: a gate for each."""
+    first = next((key for key in state if key.endswith("mlp.fc1.weight")), "")
+    second = state.get(first.replace("mlp.fc1", "mlp.fc2"))
+    return second is not None and bool(first) and state[first].shape[0] == 2 * second.shape[1]
 
 
 def no_such_size(name: str, input_px: int, wanted: int, error: Exception) -> UsageProblem:
@@ -136,7 +174,10 @@ class Pooled(nn.Module):
     """A network of timm's without its head, pooled: normalised tiles [n, 3, p, p] to features [n, width].
 
     Of a convolutional network the maps of the last stages are pooled, each by mean and by maximum, over the tile and apart over
-    its centre third, where a tile's label lives; of others the pooling is timm's own.
+    its centre third, where a tile's label lives; of others the pooling is timm's own, or, where the configuration leaves that open
+    (global_pool ""), the class token beside the mean of the patches' tokens.
+
+    Raises RunProblem for a network that gives anything but features or tokens of a tile.
     """
 
     def __init__(self, name: str, input_px: int, **model_args: Any) -> None:
@@ -146,17 +187,30 @@ class Pooled(nn.Module):
         with torch.inference_mode():
             probe = torch.zeros(2, 3, input_px, input_px)
             self.staged = hasattr(self.backbone, "forward_intermediates") and is_maps(self.backbone.forward_features(probe))
-            self.width = self(probe).shape[1]
+            made = self(probe)
+        if made.ndim != 2:
+            do = "mend model_args in its config.json"
+            raise RunProblem(f"features [n, width] or tokens [n, t, width] of {shown(name)}", f"{list(made.shape)}", do)
+        self.width = made.shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features float32 [n, width] of normalised tiles [n, 3, p, p]."""
         if not self.staged:
-            pooled: Tensor = self.backbone(x)
-            return pooled.float()
+            made: Tensor = self.backbone(x)
+            return (self.of_tokens(made) if made.ndim == 3 else made).float()
         last, stages = self.backbone.forward_intermediates(x, indices=LEVELS)
         maps = stages if last.shape == stages[-1].shape else [*stages, last]
         looks = [part.float() for whole in maps for part in (whole, centre(whole))]
         return torch.cat([f(m, dim=(2, 3)) for m in looks for f in (torch.mean, torch.amax)], dim=1)
+
+    def of_tokens(self, tokens: Tensor) -> Tensor:
+        """Return the class token, where there is one, beside the mean of the patches' tokens: [n, t, d] to [n, d] or [n, 2 * d].
+
+        Registers, which no patch belongs to, are left out. Source: how the authors of Virchow and Virchow2 use their encoders.
+        """
+        classed = getattr(self.backbone, "cls_token", None) is not None
+        patches = tokens[:, getattr(self.backbone, "num_prefix_tokens", int(classed)) :].mean(1)
+        return torch.cat([tokens[:, 0], patches], dim=1) if classed else patches
 
     def depths(self) -> dict[str, int]:
         """Return how deep each parameter of the network lies, 0 at the input, by its name; timm's own grouping."""

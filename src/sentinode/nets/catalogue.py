@@ -14,9 +14,10 @@ from torch import nn
 
 from sentinode.errors import UsageProblem, nearest, shown
 from sentinode.nets.backbone import timm_module
-from sentinode.nets.hub import FILES, HUB, cached
+from sentinode.nets.hub import FILES, cached
 from sentinode.nets.trained import NETWORKS
 from sentinode.nets.weights import PACKAGES, config_of, package_file
+from sentinode.settings import HUB
 
 MOST = 15
 """Rows of a listing; the rest is counted."""

