@@ -25,8 +25,8 @@ def sample(n_slides: int = 12, n: int = 360, seed: int = 0) -> Sample:
 
 def repeated(labels: npt.NDArray[np.int64], codes: npt.NDArray[np.int64], seed: int) -> list[npt.NDArray[np.intp]]:
     """Return the rows of each resample, slides literally repeated as often as the bootstrap drew them."""
-    positives = np.bincount(codes, weights=labels)
-    drawn = np.concatenate(list(weights_in_chunks(positives, np.bincount(codes) - positives, 200, seed)))
+    positives, negatives = (np.bincount(codes, weights=of).astype(np.float64) for of in (labels, 1 - labels))
+    drawn = np.concatenate(list(weights_in_chunks(positives, negatives, 200, seed)))
     return [np.repeat(np.arange(labels.size), row[codes]) for row in drawn]
 
 

@@ -99,7 +99,7 @@ def resampled_counts(cell: Ints, n_cells: int, units: tuple[Ints, Slides], resam
     if not slides.usable:
         return tile_counts(cell, n_cells, labels, resamples, seed)
     each = np.bincount(slides.codes * n_cells + cell, minlength=slides.n * n_cells).reshape(slides.n, n_cells).astype(np.float64)
-    positives = np.bincount(slides.codes, weights=labels, minlength=slides.n)
+    positives = np.bincount(slides.codes, weights=labels, minlength=slides.n).astype(np.float64)
     try:
         chunks = list(weights_in_chunks(positives, each.sum(axis=1) - positives, resamples, seed))
     except UndefinedScore:

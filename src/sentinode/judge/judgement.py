@@ -9,7 +9,7 @@ import numpy as np
 from sentinode.errors import UndefinedScore, shown
 from sentinode.judge.bands import reliability_bands
 from sentinode.judge.bootstrap import RESAMPLES
-from sentinode.judge.calibrate import ReliabilityBin, reliability
+from sentinode.judge.calibrate import ReliabilityBin, ece_debiased, reliability
 from sentinode.judge.figures import by_slides_or_tiles
 from sentinode.judge.inputs import Floats, checked_pair
 from sentinode.judge.statement import Figure, Interval, slides_of
@@ -29,7 +29,8 @@ class Judgement:
     known). `passport` counts test tiles and slides that were trained on; where there are any, `contaminated` holds and every
     figure is marked. `header` says which runs and which store were judged. `bands` are the intervals over slides of the reliability
     bins, in their order (None where there is none). `record` says of what and by what the judgement was made: store, runs, command,
-    versions.
+    versions. `abstention` is what "don't know" is worth (empty where no tiles chose). `ece_debiased` stands beside the figure ece.
+    `stress` is what changed tiles do (empty where it was not asked for).
     """
 
     figures: dict[str, Figure]
@@ -50,6 +51,9 @@ class Judgement:
     header: dict[str, Any] = field(default_factory=dict)
     bands: tuple[Interval | None, ...] = ()
     record: dict[str, Any] = field(default_factory=dict)
+    abstention: dict[str, Any] = field(default_factory=dict)
+    ece_debiased: float | None = None
+    stress: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what judgement.json holds; no NaN by construction."""
@@ -75,6 +79,9 @@ class Judgement:
             "seed": self.seed,
             "scores": self.header,
             "record": self.record,
+            "abstention": self.abstention,
+            "stress": self.stress,
+            "calibration": {"ece_debiased": self.ece_debiased},
         }
 
     def __repr__(self) -> str:
@@ -168,6 +175,7 @@ def judge_scores(
         n_groups=slides.n,
         n_unlabelled=int((~labelled).sum()),
         reliability=tuple(reliability(labels, probability)),
+        ece_debiased=ece_debiased(labels, probability, slides.codes if slides.usable else None),
         bands=reliability_bands(labels, probability, slides, resamples, seed),
         warnings=warnings,
         resamples=resamples,

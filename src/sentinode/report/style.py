@@ -23,8 +23,10 @@ DARK = """@media (prefers-color-scheme: dark) {
  [style*="stroke: #ffffff"] { stroke: #161616 !important; }
  [style*="stroke: #dddddd"] { stroke: #3d3d3d !important; }
  [style*="stroke: #767676"] { stroke: #a8a8a8 !important; }
+ [style*="stroke: #0072b2"] { stroke: #4fa9de !important; }
+ [style*="fill: #0072b2"] { fill: #4fa9de !important; }
 }"""
-"""How a picture of this look turns dark: what is black, white or grey in it, by the style that matplotlib gave it."""
+"""How a picture of this look turns dark: what is black, white, grey or dark blue in it, by the style that matplotlib gave it."""
 PHONE_IN = (4.3, 4.3)
 """Inches of one figure: its 9 point letters are legible at the width of a phone."""
 LOOK: dict[Any, Any] = {
@@ -90,5 +92,5 @@ def as_bytes(figure: Figure, kind: str, dpi: int = 160) -> bytes:
 
 
 def in_both_lights(svg: bytes) -> bytes:
-    """Return an SVG that turns dark where the page that shows it does: ink, paper and grid change, the colours of data stay."""
+    """Return an SVG that turns dark where the page that shows it does; apart from dark blue, the colours of data stay."""
     return svg.replace(b"<defs>", b"<style>" + DARK.encode() + b"</style>\n <defs>", 1)
