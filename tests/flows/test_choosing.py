@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sentinode.errors import RunProblem, UsageProblem
-from sentinode.flows.choosing import SEEN, abstention_of, costs_of, threshold_for, tiles_that_chose
+from sentinode.flows.choosing import SEEN, abstention_of, check_aims, costs_of, threshold_for, tiles_that_chose
 from sentinode.judge.conformal import conformal_cut
 from sentinode.scores import Scores, logit_of, probability_of, write_scores
 from sentinode.settings import EvaluateSettings
@@ -80,12 +80,17 @@ def test_dont_know_is_chosen_on_valid_and_judged_elsewhere(tmp_path: Path) -> No
         ({"cost": "5:0"}, "--cost of two numbers above 0; found '5:0'; state"),
         ({"cost": "a:b"}, "--cost MISS:ALARM"),
         ({"cost": "nan:1"}, "two numbers above 0"),
-        ({"sensitivity": 0.9}, "a run, whose validation tiles choose the threshold; found a scores file; leave"),
+        ({"coverage": 1.0}, r"--coverage above 0 and below 1; found 1\.0; 0\.9 is"),
     ],
 )
 def test_aims_that_mean_nothing_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageProblem, match=said):
-        threshold_for([], settings(**options))
+        check_aims(settings(**options))
+
+
+def test_a_scores_file_has_no_tiles_that_could_choose() -> None:
+    with pytest.raises(UsageProblem, match="a run, whose validation tiles choose the threshold; found a scores file; leave"):
+        threshold_for([], settings(sensitivity=0.9))
 
 
 def test_runs_that_chose_elsewhere_or_nowhere_are_refused(tmp_path: Path) -> None:
@@ -94,6 +99,4 @@ def test_runs_that_chose_elsewhere_or_nowhere_are_refused(tmp_path: Path) -> Non
     with pytest.raises(RunProblem, match=r"the tiles that chose in .*; found no valid\.parquet; leave"):
         tiles_that_chose([tmp_path])
     assert "same tiles" in abstention_of([tmp_path / "a", tmp_path / "b"], Scores(table(7)), 0.9)["why_not"]
-    with pytest.raises(UsageProblem, match=r"--coverage above 0 and below 1; found 1\.0; 0\.9 is"):
-        abstention_of([], Scores(table(7)), 1.0)
     assert costs_of("2:1") == (2.0, 1.0)

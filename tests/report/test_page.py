@@ -223,7 +223,7 @@ def test_the_card_answers_from_the_record_or_says_unknown() -> None:
     bare = {one.asked: one for one in answers(judge_scores(found, resamples=100).as_dict())}
     for asked in ("The model", "Training", "Software", "Sources of the tiles", "Weights it began with", "Ensemble", "Robustness"):
         assert bare[asked].answer == UNKNOWN
-    items = " ".join(one.items for one in told.values())
+    items = "; ".join(one.items for one in told.values())
     for guideline, last in (("TRIPOD+AI", 27), ("CLAIM", 42), ("STARD", 30)):
         asked_by = re.findall(re.escape(guideline) + r" ([^;]+)", items)
         numbers = {int(number) for text in asked_by for number in re.findall(r"\d+", text)}

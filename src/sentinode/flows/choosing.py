@@ -55,18 +55,26 @@ def tiles_that_chose(runs: list[Path]) -> Chose:
     return Chose(first["label"].to_numpy(np.int64)[known], probability_of(logit[known]), groups)
 
 
+def check_aims(settings: EvaluateSettings) -> None:
+    """Raise UsageProblem for two aims at once, a cost not of the form 5:1, or shares that mean nothing: before anything is predicted."""
+    if settings.sensitivity is not None and settings.cost is not None:
+        raise UsageProblem("--sensitivity or --cost", "both", "state one aim")
+    if settings.cost is not None:
+        costs_of(settings.cost)
+    if settings.sensitivity is not None and not 0 < settings.sensitivity <= 1:
+        raise UsageProblem("--sensitivity above 0, at most 1", f"{settings.sensitivity}", "ask for a share, such as 0.95")
+    if not 0 < settings.coverage < 1:
+        raise UsageProblem("--coverage above 0 and below 1", f"{settings.coverage}", "0.9 is the default")
+
+
 def threshold_for(runs: list[Path], settings: EvaluateSettings) -> tuple[float, str]:
     """Return the threshold and its source in words: for the stated sensitivity or cost, or the runs' own.
 
-    Raises UsageProblem where both are stated, a cost is not of the form 5:1, or there is no run whose tiles could choose.
+    Raises UsageProblem where there is no run whose tiles could choose.
     """
     if settings.sensitivity is None and settings.cost is None:
         return threshold_of(runs)
-    if settings.sensitivity is not None and settings.cost is not None:
-        raise UsageProblem("--sensitivity or --cost", "both", "state one aim")
     missed, alarm = (1.0, 1.0) if settings.cost is None else costs_of(settings.cost)
-    if settings.sensitivity is not None and not 0 < settings.sensitivity <= 1:
-        raise UsageProblem("--sensitivity above 0, at most 1", f"{settings.sensitivity}", "ask for a share, such as 0.95")
     if not runs:
         raise UsageProblem(
             "a run, whose validation tiles choose the threshold", "a scores file", "leave --sensitivity and --cost out"
@@ -113,12 +121,7 @@ def threshold_of(runs: list[Path]) -> tuple[float, str]:
 
 
 def abstention_of(runs: list[Path], scores: Scores, coverage: float) -> dict[str, Any]:
-    """Return what "don't know" is worth on the tiles judged, its cut chosen on valid; nothing where no tiles chose.
-
-    Raises UsageProblem for a coverage that is not in (0, 1).
-    """
-    if not 0 < coverage < 1:
-        raise UsageProblem("--coverage above 0 and below 1", f"{coverage}", "0.9 is the default")
+    """Return what "don't know" is worth on the tiles judged, its cut chosen on valid; nothing where no tiles chose."""
     if not runs or not all((run / "valid.parquet").is_file() for run in runs):
         return {}
     try:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sentinode.errors import UndefinedScore, UsageProblem, shown
 from sentinode.fit.probe import Floor, colour_histogram, fit_floor, floor_rows, load_floor
-from sentinode.flows.choosing import abstention_of, threshold_for
+from sentinode.flows.choosing import abstention_of, check_aims, threshold_for
 from sentinode.flows.evidence import gallery_of, record_of, write_report
 from sentinode.flows.stress import stress_of
 from sentinode.judge.judgement import Judgement, judge_scores
@@ -75,6 +75,7 @@ def evaluate(
         )
     if settings.resamples < 100:
         raise UsageProblem("at least 100 resamples", str(settings.resamples), "change --resamples; 2000 is the default")
+    check_aims(settings)
     folder, progress = Path(out), Progress(quiet)
     store = open_store(Path(inputs[-1]))
     if not (store.rows["label"].to_numpy() >= 0).any():
