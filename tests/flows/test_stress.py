@@ -32,21 +32,19 @@ class Looks:
         return np.asarray(tiles[:, self.where, 0].mean(axis=1) / 25.5 - 5, np.float32)
 
 
-def tiles_and_labels(n: int = 120, px: int = 12) -> tuple[Tiles, npt.NDArray[np.int64]]:
-    """Return tiles whose centre is red where they are positive, and whose rim says nothing."""
+def tiles_and_labels(n: int = 120, px: int = 12, inside: bool = True) -> tuple[Tiles, npt.NDArray[np.int64]]:
+    """Return tiles whose centre (or rim) is red where they are positive; the rest says nothing."""
     rng = np.random.default_rng(0)
     labels = rng.integers(2, size=n)
     tiles = rng.integers(80, 176, (n, px, px, 3))
-    tiles[:, centre(px), 0] += (60 * labels - 30)[:, None]
+    tiles[:, centre(px) == inside, 0] += (60 * labels - 30)[:, None]
     return tiles.astype(np.uint8), labels
 
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_what_a_model_looks_at_is_what_it_follows(inside: bool) -> None:
-    tiles, labels = tiles_and_labels()
-    run = cast(Run, Looks(centre(12) if inside else ~centre(12)))
-    if not inside:
-        tiles[:, ~centre(12), 0] = np.clip(tiles[:, ~centre(12), 0].astype(int) + (30 * labels - 15)[:, None], 0, 255)
+    tiles, labels = tiles_and_labels(inside=inside)
+    run = cast(Run, Looks(centre(12) == inside))
     whole, centre_only, rim_only = (logits_of([run], tiles, change) for change in (np.array, rim_covered, centre_covered))
     told = geometry(whole, centre_only, rim_only, (labels, slides_of(np.full(labels.size, "")), FEW))
     assert told["follows"] == ("the centre" if inside else "the rim")

@@ -39,7 +39,12 @@ def test_platt_is_the_minimum_of_the_smoothed_loss(scale: float, shift: float) -
     target = smoothed(labels)
     assert sorted(set(target)) == pytest.approx([1 / ((1 - labels).sum() + 2), (labels.sum() + 1) / (labels.sum() + 2)])
     x = (logits - logits.mean()) / logits.std()
-    best = minimize(lambda w: np.mean(np.logaddexp(0, w[0] * x + w[1]) - target * (w[0] * x + w[1])), [0, 0], tol=1e-12)
+
+    def loss(w: npt.NDArray[np.float64]) -> float:
+        z = w[0] * x + w[1]
+        return float(np.mean(np.logaddexp(0, z) - target * z))
+
+    best = minimize(loss, np.zeros(2), tol=1e-12)
     a, b = fit_platt(labels, logits)
     np.testing.assert_allclose(a * logits + b, best.x[0] * x + best.x[1], atol=1e-3)
 

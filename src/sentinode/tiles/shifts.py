@@ -68,15 +68,22 @@ def as_bytes(colours: npt.NDArray[np.float64]) -> Tiles:
 
 
 def centre_covered(tiles: Tiles) -> Tiles:
-    """Return tiles whose centre third is painted in the tile's mean colour: only the rim is left."""
-    inside = centre(tiles.shape[1])
-    return np.where(inside[None, :, :, None], mean_colours(tiles), tiles)
+    """Return tiles whose centre third is painted in the rim's mean colour: nothing of the centre is left, not even in the paint."""
+    return covered(tiles, centre(tiles.shape[1]))
 
 
 def rim_covered(tiles: Tiles) -> Tiles:
-    """Return tiles with all but the centre third painted in the tile's mean colour."""
-    inside = centre(tiles.shape[1])
-    return np.where(inside[None, :, :, None], tiles, mean_colours(tiles))
+    """Return tiles with all but the centre third painted in the centre's mean colour."""
+    return covered(tiles, ~centre(tiles.shape[1]))
+
+
+def covered(tiles: Tiles, where: npt.NDArray[np.bool_]) -> Tiles:
+    """Return tiles painted at `where` [px, px] in the mean colour of what stays visible.
+
+    Not of the whole tile: its colour would tell of what is covered, and a model that sees colour would go on as if it saw it.
+    """
+    colours = as_bytes(tiles[:, ~where].mean(axis=1))
+    return np.where(where[None, :, :, None], colours[:, None, None, :], tiles)
 
 
 def centre(px: int) -> npt.NDArray[np.bool_]:
@@ -84,11 +91,6 @@ def centre(px: int) -> npt.NDArray[np.bool_]:
     at = np.arange(px)
     inside = (at >= round(px / 3)) & (at < round(2 * px / 3))
     return np.asarray(inside[:, None] & inside[None, :])
-
-
-def mean_colours(tiles: Tiles) -> Tiles:
-    """Return each tile's mean colour, uint8 [n, 1, 1, 3]."""
-    return as_bytes(tiles.mean(axis=(1, 2), keepdims=True))
 
 
 CHANGES = (
