@@ -80,7 +80,7 @@ def test_a_change_that_hides_the_signal_costs_auroc() -> None:
     whole, hidden = (logits_of([run], tiles, change) for change in (np.array, centre_covered))
     told = beside(whole, hidden, (labels, slides_of(np.char.add("s", (np.arange(120) % 12).astype(str))), FEW))
     assert told["difference"]["high"] < -0.2
-    assert told["difference"]["method"] == "slide bootstrap (200 resamples)"
+    assert told["difference"]["method"] == "paired slide bootstrap (200 resamples)"
 
 
 def test_many_tiles_are_sampled_classes_in_proportion() -> None:

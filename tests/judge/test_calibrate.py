@@ -65,9 +65,12 @@ def test_debiasing_takes_most_of_what_chance_adds() -> None:
     plain, by_tiles, _ = studies(0.0)
     assert plain > 0.055
     assert by_tiles / plain == pytest.approx(2 - 2**0.5, abs=0.04)
+    # 30 tiles a bin, each with a variance of 0.25 less that of a uniform on [0.15, 0.85].
+    s = ((0.25 - 0.7**2 / 12) / 30) ** 0.5
     plain, by_tiles, _ = studies(0.14)
-    assert abs(by_tiles - 0.14) < abs(plain - 0.14) + 0.003
-    assert by_tiles == pytest.approx(0.14, abs=0.01)
+    assert plain == pytest.approx(folded_mean(0.14, s), abs=0.004)
+    assert by_tiles == pytest.approx(2 * folded_mean(0.14, s) - folded_mean(0.14, 2**0.5 * s), abs=0.004)
+    assert by_tiles == pytest.approx(0.14, abs=0.012)
 
 
 def test_slides_that_differ_add_chance_which_tiles_do_not_know_of() -> None:
