@@ -100,6 +100,24 @@ def test_runs_on_other_slides_have_threshold_floor_and_a_clean_passport(place: P
     assert (tmp_path / "out" / "figures" / "mistakes.svg").is_file()
 
 
+def test_stress_and_a_stated_aim_stand_in_the_judgement_and_on_the_page(place: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"resamples": 100, "stress": True, "sensitivity": 0.9, "mistakes": 0, "quiet": True}
+    judged = evaluate(place / "run0", place / "two.store", out=tmp_path / "out", **options)
+    assert judged.threshold_source == "sensitivity of at least 0.9 on valid"
+    assert judged.stress["n"] == 160
+    assert judged.stress["geometry"]["whole"] == pytest.approx(judged.figures["auroc"].estimate, abs=1e-9)
+    assert {one["name"] for one in judged.stress["shifts"]} == {"stain", "blur", "brightness", "JPEG"}
+    assert judged.abstention["cut"]["unit"] == "slides"
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    for said in (
+        f"The model follows {judged.stress['geometry']['follows']}",
+        "JPEG, quality 50",
+        "asked for: 0.9",
+        "None are shown",
+    ):
+        assert said in page
+
+
 def test_training_tiles_on_the_test_side_are_counted_named_and_marked(place: Path, tmp_path: Path) -> None:
     judged = evaluate(place / "run0", place / "one.store", out=tmp_path / "out", resamples=200, quiet=True)
     split = pd.read_parquet(place / "run0" / "split.parquet")
