@@ -231,6 +231,17 @@ class EvaluateSettings:
     floor: str | None = option(None, "Run or store whose colours give the floor; default: the first run's.")
     resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
     seed: int = option(0, "Of the bootstrap and of the floor's sample: the same seed gives the same judgement.")
+    sensitivity: float | None = option(
+        None, "Choose the threshold on valid so that this share of positives is found, such as 0.95."
+    )
+    cost: str | None = option(None, "Choose the threshold on valid by the cost of a miss to that of a false alarm, such as 5:1.")
+    coverage: float = option(
+        0.9, 'Share of tiles whose set of labels is to hold the true one: the others say how often "don\'t know".'
+    )
+    stress: bool = option(
+        False, "Also test views, centre against rim, and shifts of stain, blur, brightness, JPEG: 20 predictions more."
+    )
+    mistakes: int = option(12, "Surest mistakes that the page shows, with what moved the model; 0: none.")
 
 
 def fits(value: object, kind: Any) -> bool:

@@ -21,9 +21,11 @@ RANK: dict[str, Figure] = {
 PROBABILITY: dict[str, Figure] = {
     "brier_loss": calibrate.brier_loss,
     "ece": calibrate.ece,
+    "ece_debiased": calibrate.ece_debiased,
     "reliability": calibrate.reliability,
     "youden_threshold": threshold.youden_threshold,
     "sensitivity_threshold": lambda y, p: threshold.sensitivity_threshold(y, p, 0.9),
+    "cost_threshold": lambda y, p: threshold.cost_threshold(y, p, 5.0, 1.0),
     "accuracy": lambda y, p: threshold.accuracy(y, p, 0.4),
     "sensitivity": lambda y, p: threshold.sensitivity(y, p, 0.4),
     "specificity": lambda y, p: threshold.specificity(y, p, 0.4),

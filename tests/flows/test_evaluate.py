@@ -1,6 +1,7 @@
 """Runs and anyone's predictions judged on a store: floor, passport, protocol, and what is refused."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from sentinode.errors import RunProblem, ScoresProblem, UndefinedScore, UsageProblem
 from sentinode.fit.train import train
-from sentinode.flows.evaluate import evaluate, origin_of, threshold_of
+from sentinode.flows.choosing import threshold_of
+from sentinode.flows.evaluate import evaluate, origin_of
 from sentinode.nets.trained import load
 from sentinode.scores import read_scores
 from sentinode.tiles.info import info
@@ -70,6 +72,11 @@ def test_a_strangers_predictions_are_judged(place: Path, tmp_path: Path) -> None
     assert read_scores(tmp_path / "out" / "scores.parquet").table["id"].tolist() == store.rows["id"].tolist()
     assert (tmp_path / "out" / "figures" / "roc.svg").is_file()
     assert not (tmp_path / "out" / "unfinished.json").exists()
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    told = [str(theirs), str(place / "two.store"), "--out", str(tmp_path / "out")]
+    assert f"{judged.figures['auroc'].estimate:.4f}" in page
+    assert "No saliency: predictions came without the model" in page
+    assert judged.record["command"] == [shlex.join(["sentinode", "evaluate", *told, "--resamples", "200"])]
     with pytest.raises(UsageProblem, match="a finished one"):
         evaluate(theirs, place / "two.store", out=tmp_path / "out", quiet=True)
 
@@ -84,6 +91,31 @@ def test_runs_on_other_slides_have_threshold_floor_and_a_clean_passport(place: P
     logits = np.log(np.array(cuts) / (1 - np.array(cuts)))
     assert judged.threshold == pytest.approx(1 / (1 + np.exp(-logits.mean())))
     assert judged.threshold_source.startswith("mean in logit space of the 2 members' thresholds")
+    assert [run["name"] for run in judged.record["runs"]] == ["run0", "run1"]
+    assert judged.record["store"]["digest"] == open_store(place / "two.store").digest
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    for group in open_store(place / "two.store").rows["group"].unique():
+        assert f'data-value="{group}"' in page
+    assert "Saliency of tile" in page
+    assert (tmp_path / "out" / "figures" / "mistakes.svg").is_file()
+
+
+def test_stress_and_a_stated_aim_stand_in_the_judgement_and_on_the_page(place: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"resamples": 100, "stress": True, "sensitivity": 0.9, "mistakes": 0, "quiet": True}
+    judged = evaluate(place / "run0", place / "two.store", out=tmp_path / "out", **options)
+    assert judged.threshold_source == "sensitivity of at least 0.9 on valid"
+    assert judged.stress["n"] == 160
+    assert judged.stress["geometry"]["whole"] == pytest.approx(judged.figures["auroc"].estimate, abs=1e-9)
+    assert {one["name"] for one in judged.stress["shifts"]} == {"stain", "blur", "brightness", "JPEG"}
+    assert judged.abstention["cut"]["unit"] == "slides"
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    for said in (
+        f"The model follows {judged.stress['geometry']['follows']}",
+        "JPEG, quality 50",
+        "asked for: 0.9",
+        "None are shown",
+    ):
+        assert said in page
 
 
 def test_training_tiles_on_the_test_side_are_counted_named_and_marked(place: Path, tmp_path: Path) -> None:
@@ -158,6 +190,7 @@ def test_inputs_that_do_not_fit_are_refused(place: Path, tmp_path: Path) -> None
         ((tmp_path / "none.csv", store), {}, "a run folder or a scores file"),
         ((theirs, store), {"views": 8}, "--views with runs"),
         ((theirs, store), {"resamples": 10}, "at least 100 resamples"),
+        ((theirs, store), {"mistakes": -1}, "0 to 200 mistakes"),
         ((theirs, store), {"resample": 100}, "did you mean resamples"),
     ]
     for number, (inputs, options, said) in enumerate(cases):

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from sentinode.errors import masked
 from sentinode.fit.loop import Progressing
 from sentinode.fit.measure import flop_per_tile
+from sentinode.judge.recalibrate import Recalibration, recalibrate
 from sentinode.judge.threshold import youden_threshold
 from sentinode.machine.memory import peak_bytes
 from sentinode.machine.plan import Plan
 from sentinode.machine.probe import convolution_peak, probe
 from sentinode.nets.forward import Logits
-from sentinode.nets.trained import Run, load, save_model, weights_digest
+from sentinode.nets.trained import ModelFacts, Run, load, save_model, weights_digest
 from sentinode.run import FORMAT, write_bytes, write_json
 from sentinode.scores import Scores, probability_of, write_scores
 from sentinode.tiles.split import write_split
@@ -62,11 +63,15 @@ def finish(job: "Job", weights: dict[str, Tensor], raw: Logits, found: dict[str,
     """
     folder, parts = job.folder, job.parts
     store, rows = parts.valid
-    logits = raw.astype(np.float64) + job.facts.logit_shift
     labels = store.rows["label"].to_numpy()[rows]
+    groups = store.rows["group"].astype(str).to_numpy()[rows]
+    plain = raw.astype(np.float64) + job.facts.logit_shift
+    mended = recalibrate(labels, plain, groups)
+    calibrated = with_calibration(job.facts, mended)
+    logits = (raw.astype(np.float64) + calibrated.logit_shift) / calibrated.temperature
     probability = probability_of(logits)
     facts = dataclasses.replace(
-        job.facts,
+        calibrated,
         threshold=float(youden_threshold(labels, probability)),
         threshold_rule="highest sensitivity + specificity on valid",
         training=job.facts.training | {"best_epoch": found["best_epoch"], "tiles": len(parts.train[1])},
@@ -76,10 +81,19 @@ def finish(job: "Job", weights: dict[str, Tensor], raw: Logits, found: dict[str,
     header = {"runs": [weights_digest(folder)], "store": store.digest, "protocol": parts.split.how, "views": 1}
     write_scores(folder / "valid.parquet", Scores(pd.DataFrame(table).reset_index(drop=True), header))
     write_split(folder / "split.parquet", parts.passport())
-    write_json(folder / "run.json", record(job, found) | {"digest": weights_digest(folder)})
+    write_json(folder / "run.json", record(job, found) | {"calibration": mended.as_dict(), "digest": weights_digest(folder)})
     shutil.rmtree(folder / "resume", ignore_errors=True)
     (folder / "unfinished.json").unlink(missing_ok=True)
     return load(folder)
+
+
+def with_calibration(facts: ModelFacts, mended: Recalibration) -> ModelFacts:
+    """Return the facts with a map of logits, scale * logit + shift, put into shift and temperature; unchanged where none helps."""
+    if mended.kind == "none":
+        return facts
+    return dataclasses.replace(
+        facts, logit_shift=facts.logit_shift + mended.shift / mended.scale, temperature=facts.temperature / mended.scale
+    )
 
 
 def record(job: "Job", found: dict[str, Any]) -> dict[str, Any]:

@@ -7,18 +7,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sentinode.errors import RunProblem, UndefinedScore, UsageProblem, shown
+from sentinode.errors import UndefinedScore, UsageProblem, shown
 from sentinode.fit.probe import Floor, colour_histogram, fit_floor, floor_rows, load_floor
+from sentinode.flows.choosing import abstention_of, check_aims, threshold_for
+from sentinode.flows.evidence import gallery_of, record_of, write_report
+from sentinode.flows.stress import stress_of
 from sentinode.judge.judgement import Judgement, judge_scores
 from sentinode.progress import Progress
+from sentinode.report.gallery import Gallery
 from sentinode.run import claim_folder, read_json, write_json
-from sentinode.scores import Scores, align, logit_of, probability_of, read_scores, write_scores
+from sentinode.scores import Scores, align, read_scores, write_scores
 from sentinode.settings import EvaluateSettings, settings_from
 from sentinode.tiles.passport import Contamination, contamination, dihedral_digest
 from sentinode.tiles.split import Split, read_split
 from sentinode.tiles.store import Store, open_store
 
 Floats = npt.NDArray[np.float64]
+MOST_MISTAKES = 200
+"""Shown on the page at most: each costs its own picture and 65 forward passes."""
 
 
 def evaluate(
@@ -36,7 +42,7 @@ def evaluate(
     inputs
         One or more run folders (several are an ensemble) or one table of predictions, then the store to judge on.
     out
-        Folder for judgement.json, scores.parquet and figures.
+        Folder for judgement.json, report.html, scores.parquet and figures.
     settings, options
         An `EvaluateSettings`, and single settings by name over it.
     overwrite
@@ -63,8 +69,13 @@ def evaluate(
             f"{len(inputs)} inputs",
             "sentinode evaluate RUN...|scores.csv T.store --out DIR",
         )
+    if not 0 <= settings.mistakes <= MOST_MISTAKES:
+        raise UsageProblem(
+            f"0 to {MOST_MISTAKES} mistakes to show", str(settings.mistakes), "change --mistakes; 12 is the default"
+        )
     if settings.resamples < 100:
         raise UsageProblem("at least 100 resamples", str(settings.resamples), "change --resamples; 2000 is the default")
+    check_aims(settings)
     folder, progress = Path(out), Progress(quiet)
     store = open_store(Path(inputs[-1]))
     if not (store.rows["label"].to_numpy() >= 0).any():
@@ -73,13 +84,21 @@ def evaluate(
         )
     claim_folder(folder, "judgement.json", resume=False, overwrite=overwrite)
     runs, scores = scored([Path(given) for given in inputs[:-1]], store, settings.views, quiet)
-    threshold, source = threshold_of(runs)
+    threshold, source = threshold_for(runs, settings)
     progress.say("judging: figures, intervals, floor, passport")
     floor = floor_of(settings, runs)
     beside = floor.probability(colour_histogram(store.tiles)) if floor else None
     judgement = judge_scores(scores, threshold, source, beside, settings.resamples, settings.seed)
     judgement = with_origin(judgement, runs, store)
-    write_results(folder, scores, beside, judgement)
+    judgement = replace(
+        judgement,
+        record=record_of(tuple(map(str, inputs)), folder, settings, store, runs),
+        abstention=abstention_of(runs, scores, settings.coverage),
+        stress=stress_of(runs, store, threshold, settings, progress),
+    )
+    gallery = gallery_of(scores.table, judgement, store, runs, settings, progress)
+    progress.say("drawing the page")
+    write_results(folder, scores, beside, judgement, gallery)
     return judgement
 
 
@@ -99,27 +118,6 @@ def scored(named: list[Path], store: Store, views: int, quiet: bool) -> tuple[li
     if views != 1:
         raise UsageProblem("--views with runs", "a scores file, whose views are fixed", "leave --views out")
     return [], align(read_scores(named[0]), store.rows)
-
-
-def threshold_of(runs: list[Path]) -> tuple[float, str]:
-    """Return the threshold that the runs chose on valid, as a probability, and its source in words.
-
-    An ensemble takes the mean of its members' thresholds in logit space, where it also averages the scores.
-    """
-    if not runs:
-        return 0.5, "0.5, not chosen on valid"
-    chosen, rules = [], []
-    for run in runs:
-        facts = read_json(run / "model.json")
-        value = facts.get("threshold")
-        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise RunProblem(f"a threshold in [0, 1] in {shown(run / 'model.json')}", shown(value), "train the run again")
-        chosen.append(float(value))
-        rules.append(str(facts.get("threshold_rule", "rule not stated")))
-    if len(chosen) == 1:
-        return chosen[0], rules[0]
-    mean = probability_of(logit_of(np.array(chosen)).mean(keepdims=True))
-    return float(mean[0]), f"mean in logit space of the {len(runs)} members' thresholds ({', '.join(sorted(set(rules)))})"
 
 
 def floor_of(settings: EvaluateSettings, runs: list[Path]) -> Floor | None:
@@ -200,21 +198,12 @@ def with_origin(judgement: Judgement, runs: list[Path], store: Store) -> Judgeme
     )
 
 
-def write_results(folder: Path, scores: Scores, floor: Floats | None, judgement: Judgement) -> None:
-    """Write scores.parquet, the figures, and judgement.json last: a folder with it is finished."""
-    from sentinode.report.figures import write_judgement_figures
-
+def write_results(folder: Path, scores: Scores, floor: Floats | None, judgement: Judgement, gallery: Gallery | None) -> None:
+    """Write scores.parquet, the figures, the page, and judgement.json last: a folder with it is finished."""
     write_json(folder / "unfinished.json", {"command": "evaluate"})
     if floor is not None:
         scores = replace(scores, table=scores.table.assign(floor_probability=floor))
     write_scores(folder / "scores.parquet", scores)
-    known = scores.table["label"].to_numpy() >= 0
-    write_judgement_figures(
-        folder / "figures",
-        scores.table["label"].to_numpy()[known],
-        scores.table["probability"].to_numpy()[known],
-        None if floor is None else floor[known],
-        judgement.as_dict(),
-    )
+    write_report(folder, scores.table, judgement, gallery)
     write_json(folder / "judgement.json", judgement.as_dict())
     (folder / "unfinished.json").unlink()

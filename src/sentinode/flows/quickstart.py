@@ -16,15 +16,16 @@ from sentinode.errors import UsageProblem, shown
 from sentinode.fit.probe import colour_histogram, load_floor
 from sentinode.fit.train import train
 from sentinode.flows.evaluate import evaluate
+from sentinode.flows.evidence import record_of, write_report
 from sentinode.infer.predict import predict
 from sentinode.judge.judgement import Judgement, judge_scores
 from sentinode.nets.trained import Run
 from sentinode.progress import Progress
-from sentinode.report.figures import write_judgement_figures
 from sentinode.report.learning import write_learning_curve
 from sentinode.report.overview import write_overview
 from sentinode.run import claim_folder, write_json
 from sentinode.scores import read_scores
+from sentinode.settings import EvaluateSettings
 from sentinode.tiles.pack import pack
 from sentinode.tiles.store import Store
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
@@ -63,10 +64,15 @@ class Quickstart:
     submission: Path | None
     data: Path | None
 
+    @property
+    def page(self) -> Path:
+        """The page of the judgement."""
+        return self.out / "judgement" / "report.html"
+
     def as_dict(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         submission = None if self.submission is None else str(self.submission)
-        paths = {"out": str(self.out), "picture": str(self.picture), "submission": submission}
+        paths = {"out": str(self.out), "picture": str(self.picture), "page": str(self.page), "submission": submission}
         return paths | {"judgement": self.judgement.as_dict()}
 
     def __repr__(self) -> str:
@@ -75,7 +81,7 @@ class Quickstart:
 
     def lines(self) -> list[str]:
         """Return the judgement, where things are, and the commands to type next."""
-        lines = [*self.judgement.lines(), "", f"picture: {shown(self.picture)}"]
+        lines = [*self.judgement.lines(), "", f"picture: {shown(self.picture)}", f"page: {shown(self.page)}"]
         if self.submission is not None:
             lines.append(f"submission: {shown(self.submission)}")
         if self.data is None:
@@ -173,9 +179,13 @@ def judge_own(run: Run, store: Store, folder: Path, seed: int) -> tuple[Judgemen
     judgement = judge_scores(found, run.facts.threshold, run.facts.threshold_rule, beside, seed=seed)
     split = str(run.record["data"]["split"])
     warnings = (CHOSEN_HERE, *run.record.get("warnings", []), *judgement.warnings)
-    judgement = replace(judgement, protocol=PROTOCOLS.get(split, "unknown"), warnings=tuple(dict.fromkeys(warnings)))
-    labels, probability = (found.table[name].to_numpy() for name in ("label", "probability"))
-    write_judgement_figures(folder / "figures", labels, probability, beside, judgement.as_dict())
+    named = (str(run.path), str(store.path))
+    # The part of the store that chose is judged, which `evaluate` cannot be asked for.
+    record = record_of(named, folder, EvaluateSettings(seed=seed, mistakes=0), store, [run.path]) | {"command": []}
+    judgement = replace(
+        judgement, protocol=PROTOCOLS.get(split, "unknown"), warnings=tuple(dict.fromkeys(warnings)), record=record
+    )
+    write_report(folder, found.table.assign(floor_probability=beside), judgement, None)
     write_json(folder / "judgement.json", judgement.as_dict())
     return judgement, found.table, beside
 

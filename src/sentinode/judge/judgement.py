@@ -1,16 +1,18 @@
 """Scores in, the judgement out: every figure with its interval, the floor beside it, and what the reader must know first."""
 
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from sentinode.errors import UndefinedScore, shown
+from sentinode.judge.bands import reliability_bands
 from sentinode.judge.bootstrap import RESAMPLES
-from sentinode.judge.calibrate import ReliabilityBin, reliability
+from sentinode.judge.calibrate import ReliabilityBin, ece_debiased, reliability
 from sentinode.judge.figures import by_slides_or_tiles
 from sentinode.judge.inputs import Floats, checked_pair
-from sentinode.judge.statement import Figure, slides_of
+from sentinode.judge.statement import Figure, Interval, slides_of
 from sentinode.scores import Scores
 
 FORMAT = 1
@@ -25,7 +27,10 @@ class Judgement:
 
     `figures` by name; `floor` holds `auroc` of colour alone and `auroc_difference`, model minus floor (empty where no floor is
     known). `passport` counts test tiles and slides that were trained on; where there are any, `contaminated` holds and every
-    figure is marked. `header` says which runs and which store were judged.
+    figure is marked. `header` says which runs and which store were judged. `bands` are the intervals over slides of the reliability
+    bins, in their order (None where there is none). `record` says of what and by what the judgement was made: store, runs, command,
+    versions. `abstention` is what "don't know" is worth (empty where no tiles chose). `ece_debiased` stands beside the figure ece.
+    `stress` is what changed tiles do (empty where it was not asked for).
     """
 
     figures: dict[str, Figure]
@@ -44,6 +49,11 @@ class Judgement:
     contaminated: bool = False
     passport: dict[str, Any] = field(default_factory=dict)
     header: dict[str, Any] = field(default_factory=dict)
+    bands: tuple[Interval | None, ...] = ()
+    record: dict[str, Any] = field(default_factory=dict)
+    abstention: dict[str, Any] = field(default_factory=dict)
+    ece_debiased: float | None = None
+    stress: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what judgement.json holds; no NaN by construction."""
@@ -61,10 +71,17 @@ class Judgement:
             "n_positive": self.n_positive,
             "n_groups": self.n_groups,
             "n_unlabelled": self.n_unlabelled,
-            "reliability": [asdict(one) for one in self.reliability],
+            "reliability": [
+                asdict(one) | {"slides": None if band is None else asdict(band)}
+                for one, band in zip_longest(self.reliability, self.bands)
+            ],
             "resamples": self.resamples,
             "seed": self.seed,
             "scores": self.header,
+            "record": self.record,
+            "abstention": self.abstention,
+            "stress": self.stress,
+            "calibration": {"ece_debiased": self.ece_debiased},
         }
 
     def __repr__(self) -> str:
@@ -158,6 +175,8 @@ def judge_scores(
         n_groups=slides.n,
         n_unlabelled=int((~labelled).sum()),
         reliability=tuple(reliability(labels, probability)),
+        ece_debiased=ece_debiased(labels, probability, slides.codes if slides.usable else None),
+        bands=reliability_bands(labels, probability, slides, resamples, seed),
         warnings=warnings,
         resamples=resamples,
         seed=seed,

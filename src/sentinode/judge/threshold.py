@@ -51,6 +51,27 @@ def sensitivity_threshold(labels: Array, probability: Array, at_least: float) ->
     return _midway(np.unique(probability), int(np.flatnonzero(reached >= at_least)[-1]))
 
 
+def cost_threshold(labels: Array, probability: Array, missed: float, alarm: float) -> float:
+    """Return the threshold of the least cost: `missed` for a positive called negative, `alarm` for the reverse; chosen on valid.
+
+    Costs are of these tiles with their share of positives; where a clinic's share is another, the costs must say so. Among equal
+    costs the highest threshold is taken.
+
+    Raises
+    ------
+    UndefinedScore
+        If a class is absent, a probability is not in [0, 1], or a cost is not above 0.
+    """
+    labels, probability = checked_pair(labels, probability, probability=True)
+    if not (0 < missed < float("inf") and 0 < alarm < float("inf")):
+        raise UndefinedScore("two costs above 0", f"{shown(missed)} and {shown(alarm)}", "state how much worse a miss is, as 5:1")
+    positive, negative = tie_counts(labels, probability)
+    below = np.cumsum(positive) - positive
+    above = np.cumsum(negative[::-1])[::-1]
+    cost = missed * below + alarm * above
+    return _midway(np.unique(probability), int(np.flatnonzero(cost == cost.min())[-1]))
+
+
 def _midway(distinct: Array, at: int) -> float:
     """Return the middle between a distinct score and the one below; the score itself where no number lies between."""
     if at == 0:

@@ -6,16 +6,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from sentinode.errors import UndefinedScore
-from sentinode.report.style import FLOOR, MODEL, NEGATIVE, POSITIVE, QUIET, caption, look, new_figure, save
+from sentinode.judge.bands import Bands
+from sentinode.report.style import (
+    FLOOR,
+    MODEL,
+    NEGATIVE,
+    POSITIVE,
+    QUIET,
+    as_bytes,
+    caption,
+    in_both_lights,
+    look,
+    new_figure,
+    save,
+)
 
 Numbers = npt.NDArray[Any]
 """Real numbers [n]."""
+OF = {"roc": "auroc", "precision_recall": "average_precision", "reliability": "ece", "scores": "accuracy"}
+"""The pictures of a judgement, and the figure whose interval the foot of each explains."""
 
 
 def write_judgement_figures(
-    folder: Path, labels: Numbers, probability: Numbers, floor: Numbers | None, judgement: dict[str, Any]
+    folder: Path,
+    labels: Numbers,
+    probability: Numbers,
+    floor: Numbers | None,
+    judgement: dict[str, Any],
+    bands: Bands | None = None,
 ) -> list[Path]:
     """Draw a judgement as roc, precision_recall, reliability and scores, each as SVG and PNG.
 
@@ -28,7 +49,9 @@ def write_judgement_figures(
     floor
         Probabilities by colour alone [n], or None where no floor is known.
     judgement
-        What judgement.json holds: figures and floor by name, threshold, n, n_groups, protocol, warnings.
+        What judgement.json holds: figures and floor by name, threshold, n, n_groups, protocol, reliability, warnings.
+    bands
+        Of both curves, or None to draw them without.
 
     Returns
     -------
@@ -40,26 +63,42 @@ def write_judgement_figures(
     UndefinedScore
         If a class is absent, lengths differ or a number is not finite.
     """
-    check(labels, probability, floor)
     written = []
     with look():
-        for name, draw in (("roc", draw_roc), ("precision_recall", draw_precision_recall)):
-            figure = new_figure()
-            axes = figure.add_subplot()
-            draw(axes, labels, probability, floor, judgement)
-            caption(axes, footnote(judgement))
+        for name, figure in judgement_figures(labels, probability, floor, judgement, bands).items():
+            caption(figure.axes[0], footnote(judgement, OF[name]))
             written += save(figure, folder, name)
-        figure = new_figure()
-        axes = figure.add_subplot()
-        draw_reliability(axes, labels, probability, judgement)
-        caption(axes, footnote(judgement, "ece"))
-        written += save(figure, folder, "reliability")
-        figure = new_figure()
-        axes = figure.add_subplot()
-        draw_scores(axes, labels, probability, judgement)
-        caption(axes, footnote(judgement, "accuracy"))
-        written += save(figure, folder, "scores")
     return written
+
+
+def judgement_pictures(
+    labels: Numbers, probability: Numbers, floor: Numbers | None, judgement: dict[str, Any], bands: Bands | None = None
+) -> dict[str, bytes]:
+    """Return the pictures of `write_judgement_figures` by name as SVG, without their captions: for a page that says it all once.
+
+    They turn dark where the page around them does.
+    """
+    with look():
+        figures = judgement_figures(labels, probability, floor, judgement, bands)
+        return {name: in_both_lights(as_bytes(figure, "svg")) for name, figure in figures.items()}
+
+
+def judgement_figures(
+    labels: Numbers, probability: Numbers, floor: Numbers | None, judgement: dict[str, Any], bands: Bands | None
+) -> dict[str, Figure]:
+    """Return the four figures by name; called within `look`."""
+    check(labels, probability, floor)
+    figures = {name: new_figure() for name in OF}
+    axes = {name: figure.add_subplot() for name, figure in figures.items()}
+    draw_roc(axes["roc"], labels, probability, floor, judgement)
+    draw_precision_recall(axes["precision_recall"], labels, probability, floor, judgement)
+    draw_reliability(axes["reliability"], labels, probability, judgement)
+    draw_scores(axes["scores"], labels, probability, judgement)
+    if bands is not None:
+        for name, band in (("roc", bands.roc), ("precision_recall", bands.precision_recall)):
+            axes[name].fill_between(band.x, band.low, band.high, color=MODEL, alpha=0.22, lw=0, label="95 %, pointwise")
+            axes[name].legend(loc="lower right" if name == "roc" else "lower left")
+    return figures
 
 
 def check(labels: Numbers, probability: Numbers, floor: Numbers | None) -> None:
@@ -126,14 +165,24 @@ def draw_precision_recall(
 
 
 def draw_reliability(axes: Axes, labels: Numbers, probability: Numbers, judgement: dict[str, Any]) -> None:
-    """Draw the share of positives against the predicted probability, in ten bins of equally many tiles."""
-    from sklearn.calibration import calibration_curve
+    """Draw the share of positives against the predicted probability, in bins of equally many tiles.
 
-    share, mean = calibration_curve(labels, probability, n_bins=10, strategy="quantile")
+    The bins are judgement.json's with their intervals, over slides where there are such; without them ten bins and no intervals.
+    """
     axes.plot([0, 1], [0, 1], color=QUIET, lw=1, ls=":", label="perfect")
-    axes.plot(
-        mean, share, color=MODEL, lw=1.6, marker="o", ms=5, label=with_interval("model, ECE", judgement["figures"].get("ece"))
-    )
+    line: dict[str, Any] = {"color": MODEL, "lw": 1.6, "marker": "o", "ms": 5}
+    named = with_interval("model, ECE", judgement["figures"].get("ece"))
+    table = judgement.get("reliability", [])
+    if table:
+        ends = [one["slides"] or one for one in table]
+        share = np.array([one["share_positive"] for one in table])
+        reach = [np.maximum(share - [e["low"] for e in ends], 0), np.maximum([e["high"] for e in ends] - share, 0)]
+        axes.errorbar([one["mean_probability"] for one in table], share, reach, label=named, capsize=2, elinewidth=1, **line)
+    else:
+        from sklearn.calibration import calibration_curve
+
+        share, mean = calibration_curve(labels, probability, n_bins=10, strategy="quantile")
+        axes.plot(mean, share, label=named, **line)
     axes.set(xlabel="mean predicted probability", ylabel="share of positive tiles", title="Reliability")
     square(axes)
     axes.legend(loc="lower right")

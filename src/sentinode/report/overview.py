@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 
 from sentinode.errors import UndefinedScore
 from sentinode.report.figures import Numbers, check, draw_roc, footnote
+from sentinode.report.gallery import surest_first
 from sentinode.report.learning import check_history, draw_auroc, draw_losses
 from sentinode.report.style import MODEL, POSITIVE, caption, look, new_figure, save_as
 
@@ -85,19 +86,14 @@ def write_overview(
 
 def choose_tiles(labels: Numbers, probability: Numbers, cut: float) -> tuple[list[int], list[int]]:
     """Return rows of up to COLUMNS right tiles, both classes in turn evenly over their scores, and of the surest wrong ones."""
-    called = probability >= cut
-    is_right = called == (labels == 1)
-    wrong = np.flatnonzero(~is_right)
-    surest = wrong[
-        np.argsort(-np.abs(probability[wrong] - cut) / np.where(called[wrong], 1 - cut, cut).clip(1e-9), kind="stable")
-    ]
+    is_right = (probability >= cut) == (labels == 1)
     right: list[int] = []
     for label in (1, 0):
         rows = np.flatnonzero(is_right & (labels == label))
         rows = rows[np.argsort(-probability[rows], kind="stable")]
         picks = np.linspace(0, max(len(rows) - 1, 0), min(COLUMNS // 2, len(rows))).round().astype(np.intp)
         right += rows[picks].tolist()
-    return right, [int(row) for row in surest[:COLUMNS]]
+    return right, [int(row) for row in surest_first(labels, probability, cut)[:COLUMNS]]
 
 
 def draw_tile(axes: Axes, tile: npt.NDArray[np.uint8], label: int, probability: float, colour: str) -> None:

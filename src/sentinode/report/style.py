@@ -16,6 +16,17 @@ from sentinode.run import write_bytes
 
 MODEL, FLOOR, POSITIVE, NEGATIVE, WRONG, QUIET = "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "#CC79A7", "#767676"
 """Colours told apart by colour-blind readers (Okabe and Ito 2008); every use differs in line or hatch as well."""
+DARK = """@media (prefers-color-scheme: dark) {
+ text { fill: #ececec !important; }
+ [style*="stroke: #000000"] { stroke: #ececec !important; }
+ [style*="fill: #ffffff"] { fill: #161616 !important; }
+ [style*="stroke: #ffffff"] { stroke: #161616 !important; }
+ [style*="stroke: #dddddd"] { stroke: #3d3d3d !important; }
+ [style*="stroke: #767676"] { stroke: #a8a8a8 !important; }
+ [style*="stroke: #0072b2"] { stroke: #4fa9de !important; }
+ [style*="fill: #0072b2"] { fill: #4fa9de !important; }
+}"""
+"""How a picture of this look turns dark: what is black, white, grey or dark blue in it, by the style that matplotlib gave it."""
 PHONE_IN = (4.3, 4.3)
 """Inches of one figure: its 9 point letters are legible at the width of a phone."""
 LOOK: dict[Any, Any] = {
@@ -68,9 +79,18 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 def save_as(figure: Figure, path: Path, dpi: int = 160) -> Path:
     """Write a figure whole or not at all, without a date; the ending says in which format."""
-    kind = path.suffix.lstrip(".")
+    write_bytes(path, as_bytes(figure, path.suffix.lstrip("."), dpi))
+    return path
+
+
+def as_bytes(figure: Figure, kind: str, dpi: int = 160) -> bytes:
+    """Return a figure as "svg" or "png", without a date."""
     metadata: dict[str, Any] = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     file = io.BytesIO()
     figure.savefig(file, format=kind, dpi=dpi, metadata=metadata)
-    write_bytes(path, file.getvalue())
-    return path
+    return file.getvalue()
+
+
+def in_both_lights(svg: bytes) -> bytes:
+    """Return an SVG that turns dark where the page that shows it does; apart from dark blue, the colours of data stay."""
+    return svg.replace(b"<defs>", b"<style>" + DARK.encode() + b"</style>\n <defs>", 1)

@@ -1,0 +1,67 @@
+"""Occlusion: a model that looks at one place only is moved by that place only, by what brute force says."""
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from sentinode.errors import UsageProblem
+from sentinode.infer.saliency import covered, occlusion
+from sentinode.nets.trained import Run
+
+
+class Looks:
+    """A run whose logit is the mean red of a square, times a weight."""
+
+    def __init__(self, rows: slice, columns: slice, weight: float) -> None:
+        self.rows, self.columns, self.weight = rows, columns, weight
+        self.largest = 0
+
+    def logits(self, tiles: npt.NDArray[np.uint8], batch: int = 64, **_: Any) -> npt.NDArray[np.float32]:
+        self.largest = max(self.largest, batch)
+        return np.asarray(self.weight * tiles[:, self.rows, self.columns, 0].mean(axis=(1, 2)) / 255, np.float32)
+
+
+def tile(px: int = 32) -> npt.NDArray[np.uint8]:
+    tiles = np.full((1, px, px, 3), 40, np.uint8)
+    tiles[0, :8, :8] = 240
+    return tiles
+
+
+def test_only_the_place_that_is_looked_at_moves_the_logit() -> None:
+    tiles, run = tile(), Looks(slice(0, 8), slice(0, 8), 2.0)
+    (found,) = occlusion([cast(Run, run)], tiles, cells=8)
+    for row in range(8):
+        for column in range(8):
+            image = tiles.copy()
+            y, x = max(0, 4 * row - 2), max(0, 4 * column - 2)
+            image[0, y : 4 * row + 6, x : 4 * column + 6] = round(tiles[0, ..., 0].mean())
+            assert found[row, column] == pytest.approx(float(run.logits(tiles)[0] - run.logits(image)[0]), abs=1e-6)
+    assert (found[:2, :2] > 0.1).all()
+    assert (found[3:] == 0).all()
+    assert (found[:, 3:] == 0).all()
+
+
+def test_an_ensemble_is_the_mean_of_its_members() -> None:
+    one, other = (Looks(slice(0, 8), slice(0, 8), weight) for weight in (2.0, -1.0))
+    maps = [occlusion([cast(Run, run)], tile()) for run in (one, other)]
+    both = occlusion([cast(Run, one), cast(Run, other)], tile())
+    np.testing.assert_allclose(both, (maps[0] + maps[1]) / 2, atol=1e-6)
+    assert (both[0, :2, :2] > 0).all()
+
+
+@pytest.mark.parametrize("px", [9, 24, 96])
+def test_covers_reach_every_pixel_at_any_size(px: int) -> None:
+    image = np.random.default_rng(0).integers(0, 200, (px, px, 3), dtype=np.uint8)
+    image[0, 0] = 255
+    images = covered(image, 8)
+    assert images.shape == (64, px, px, 3)
+    changed = (images != image).any(axis=3)
+    assert changed.any(axis=0).mean() > 0.95
+    assert changed.reshape(64, -1).any(axis=1).all()
+
+
+def test_cells_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UsageProblem, match="2 to 6 cells along an edge of 6 px; found 8; ask for fewer"):
+        occlusion([], np.zeros((1, 6, 6, 3), np.uint8))
