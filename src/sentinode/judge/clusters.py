@@ -168,6 +168,13 @@ class Effective:
         """Return all of it, for JSON."""
         return asdict(self)
 
+    def line(self) -> str:
+        """Return it in words."""
+        return (
+            f"for the AUROC these tiles count as about {self.tiles:,.0f} independent ones (design effect {self.design_effect:.1f}), "
+            f"their slides as {self.slides:.1f} equally large ones"
+        )
+
 
 def effective_size(labels: Array, scores: Array, slides: Slides) -> Effective:
     """Return the design effect of an AUROC and the effective numbers of tiles and slides.

@@ -8,9 +8,10 @@ import numpy as np
 from sentinode.errors import UndefinedScore, shown
 from sentinode.judge.bootstrap import RESAMPLES
 from sentinode.judge.calibrate import ReliabilityBin, reliability
+from sentinode.judge.clusters import Effective, effective_size
 from sentinode.judge.figures import by_slides_or_tiles
-from sentinode.judge.inputs import Floats, checked_pair
-from sentinode.judge.statement import Figure, slides_of
+from sentinode.judge.inputs import Array, Floats, checked_pair
+from sentinode.judge.statement import Figure, Slides, slides_of
 from sentinode.scores import Scores
 
 FORMAT = 1
@@ -24,8 +25,9 @@ class Judgement:
     """What a table of predictions is worth.
 
     `figures` by name; `floor` holds `auroc` of colour alone and `auroc_difference`, model minus floor (empty where no floor is
-    known). `passport` counts test tiles and slides that were trained on; where there are any, `contaminated` holds and every
-    figure is marked. `header` says which runs and which store were judged.
+    known). `effective` says how many independent tiles and equally large slides the AUROC rests on (None where slides are not known
+    or all scores are alike). `passport` counts test tiles and slides that were trained on; where there are any, `contaminated` holds
+    and every figure is marked. `header` says which runs and which store were judged.
     """
 
     figures: dict[str, Figure]
@@ -43,6 +45,7 @@ class Judgement:
     protocol: str = "unknown"
     contaminated: bool = False
     passport: dict[str, Any] = field(default_factory=dict)
+    effective: Effective | None = None
     header: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,6 +64,7 @@ class Judgement:
             "n_positive": self.n_positive,
             "n_groups": self.n_groups,
             "n_unlabelled": self.n_unlabelled,
+            **({"effective": self.effective.as_dict()} if self.effective else {}),
             "reliability": [asdict(one) for one in self.reliability],
             "resamples": self.resamples,
             "seed": self.seed,
@@ -78,6 +82,8 @@ class Judgement:
         lines.append(f"protocol: {self.protocol}; {self.n:,} tiles, {self.n_positive:,} positive, {slides}")
         if self.n_unlabelled:
             lines.append(f"{self.n_unlabelled:,} tiles without a label are left out")
+        if self.effective:
+            lines.append(self.effective.line())
         lines.append(f"threshold {self.threshold:.4g} ({self.threshold_source})")
         return lines + self._table()
 
@@ -88,10 +94,21 @@ class Judgement:
         rows = [("figure", "estimate", "95 % interval", "method")]
         for name, one in named:
             rows.append((name, f"{one.estimate:.4f}", f"{one.low:.4f} to {one.high:.4f}", one.method))
-            if one.tiles:
-                rows.append(("", "", f"{one.tiles.low:.4f} to {one.tiles.high:.4f}", one.tiles.method))
+            rows += [
+                ("", "", f"{beside.low:.4f} to {beside.high:.4f}", beside.method)
+                for beside in (one.clustered, one.tiles)
+                if beside
+            ]
         first, second, third = (max(len(row[column]) for row in rows) for column in range(3))
         return [f"{name:<{first}}  {estimate:>{second}}  {interval:>{third}}  {how}" for name, estimate, interval, how in rows]
+
+
+def effective_or_none(labels: Array, probability: Array, slides: Slides) -> Effective | None:
+    """Return the effective sizes, or None where slides, or scores without spread, do not allow them: a remark, not a figure."""
+    try:
+        return effective_size(labels, probability, slides)
+    except UndefinedScore:
+        return None
 
 
 def judge_scores(
@@ -120,7 +137,8 @@ def judge_scores(
     Returns
     -------
     Judgement
-        Figures auroc, average_precision, accuracy, sensitivity, specificity, brier_loss, ece. Intervals go by slides where every
+        Figures auroc, average_precision, accuracy, sensitivity, specificity, brier_loss, ece, and sensitivity_at_specificity_95
+        and _90, whose threshold is that of the judged negatives. Intervals go by slides where every
         tile's slide is known, with those that assume independent tiles beside; else the latter alone, labelled.
 
     Raises
@@ -159,6 +177,7 @@ def judge_scores(
         n_unlabelled=int((~labelled).sum()),
         reliability=tuple(reliability(labels, probability)),
         warnings=warnings,
+        effective=effective_or_none(labels, probability, slides),
         resamples=resamples,
         seed=seed,
         header=scores.header,
