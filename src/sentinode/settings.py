@@ -190,6 +190,15 @@ class EvaluateSettings:
     seed: int = option(0, "Of the bootstrap and of the floor's sample: the same seed gives the same judgement.")
 
 
+@dataclass(frozen=True)
+class CompareSettings(EvaluateSettings):
+    """How models are compared."""
+
+    views: Literal[1, 4, 8] = option(1, "Dihedral views whose logits are averaged, where runs are compared.")
+    power: float = option(0.8, "Chance of finding a difference that the number of slides is planned for, 0.5 to below 1.")
+    together: bool = option(True, "Take runs of one recipe that differ in seed or fold as one contestant.")
+
+
 def fits(value: object, kind: Any) -> bool:
     """Return whether `value` is of the annotated type `kind`: a class, a Literal, or a union of such."""
     if get_origin(kind) is Literal:

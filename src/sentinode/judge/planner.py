@@ -65,7 +65,7 @@ def detectable(variance: float, slides: int, power: float = POWER, share: float 
     """
     check_power(power)
     degrees = max(1, round(slides * share) - 1)
-    return (t_value(degrees, LEVEL) + NormalDist().inv_cdf(power)) * (variance / slides) ** 0.5
+    return float((t_value(degrees, LEVEL) + NormalDist().inv_cdf(power)) * (variance / slides) ** 0.5)
 
 
 def check_power(power: float) -> None:
