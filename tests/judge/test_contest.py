@@ -86,7 +86,7 @@ def test_without_usable_slides_all_assumes_independent_tiles_and_says_so(groups:
     found = contest(labels, {name: [made[name]] for name in ("one", "worse")}, slides_of(groups), resamples=200)
     (pair,) = found.pairs
     assert pair.difference.method == "paired DeLong, assumes independent tiles"
-    assert pair.difference.tiles is pair.difference.clustered is pair.needed is pair.detectable is None
+    assert (pair.difference.tiles, pair.difference.clustered, pair.needed, pair.detectable) == (None, None, None, None)
     assert "assumes independent tiles" in found.warnings[0]
 
 
