@@ -22,7 +22,7 @@ def test_the_number_is_the_smallest_and_has_the_power_by_the_noncentral_t(
     n = slides_needed(-difference, variance, power, share)
     assert detectable(variance, n, power, share) <= difference
     assert n == 2 or detectable(variance, n - 1, power, share) > difference
-    degrees = round(n * share) - 1
+    degrees = n * share - 1
     if degrees > 10:
         cut, centre = t.ppf(0.975, degrees), difference / (variance / n) ** 0.5
         reached = nct.sf(cut, degrees, centre) + nct.cdf(-cut, degrees, centre)

