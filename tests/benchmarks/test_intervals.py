@@ -8,17 +8,18 @@ from benchmarks import intervals
 from benchmarks.intervals import figures_of, large, ours, outcome, peer, share, simulated, true_auroc
 
 
-def test_the_truth_of_simulated_studies_is_that_of_very_many_slides() -> None:
-    study = simulated(np.random.default_rng(0), 4000, tiles=10, gain=0.3)
-    better, plain = (roc_auc_score(study.labels, scores) for scores in study.models)
-    assert plain == pytest.approx(true_auroc(), abs=0.01)
-    assert better - plain == pytest.approx(true_auroc(0.3) - true_auroc(), abs=0.006)
+def test_the_truth_of_simulated_studies_is_what_they_find_on_average() -> None:
+    """200 studies, whose mean has a standard error of about 0.0025."""
+    drawn = [simulated(np.random.default_rng(seed), 216, tiles=10, gain=0.3) for seed in range(200)]
+    better, plain = np.mean([[roc_auc_score(one.labels, scores) for scores in one.models] for one in drawn], axis=0)
+    assert plain == pytest.approx(true_auroc(), abs=0.008)
+    assert better - plain == pytest.approx(true_auroc(0.3) - true_auroc(), abs=0.004)
 
 
 def test_both_sides_compute_the_same_from_the_same_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "RESAMPLES", 100)
     study = large(3000)
-    assert (study.labels.size, np.unique(study.slides.codes).size) == (3000, 216)
+    assert (study.labels.size, study.slides.n) == (3000, 216)
     mine = ours(study)()["values"][:4]
     for repeat in (True, False):
         assert peer(study, 4, repeat=repeat)()["values"] == pytest.approx(mine, abs=1e-12)
