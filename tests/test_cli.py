@@ -13,7 +13,7 @@ import sentinode
 from sentinode.cli import app, main
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
 
-VERBS = {"quickstart", "pack", "info", "doctor", "models", "train", "tune", "ladder", "predict", "evaluate", "export"}
+VERBS = {"quickstart", "pack", "info", "compare", "doctor", "models", "train", "tune", "ladder", "predict", "evaluate", "export"}
 HEAVY = {"torch", "pandas", "sklearn", "matplotlib", "numpy", "PIL", "pyarrow"}
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sentinode.errors import SentinodeError as SentinodeError
     from sentinode.fit.train import train as train
     from sentinode.flows.classifier import TileClassifier as TileClassifier
+    from sentinode.flows.compare import compare as compare
     from sentinode.flows.doctor import doctor as doctor
     from sentinode.flows.evaluate import evaluate as evaluate
     from sentinode.flows.findings import Study as Study
@@ -32,6 +33,7 @@ HOMES = {
     "SentinodeError": "errors",
     "train": "fit.train",
     "TileClassifier": "flows.classifier",
+    "compare": "flows.compare",
     "doctor": "flows.doctor",
     "evaluate": "flows.evaluate",
     "ladder": "flows.ladder",

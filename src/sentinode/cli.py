@@ -12,6 +12,7 @@ from cyclopts import App, Argument, ArgumentCollection, CycloptsError, Parameter
 import sentinode
 from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, masked, nearest, shown
 from sentinode.settings import (
+    CompareSettings,
     EvaluateSettings,
     LadderSettings,
     PackSettings,
@@ -210,6 +211,21 @@ def evaluate(
     """Judge runs, or anyone's predictions, on a store: every figure with its interval, beside the colour floor."""
     judgement = sentinode.evaluate(*inputs, out=out, settings=settings, overwrite=overwrite, quiet=quiet)
     answer(judgement, as_json)
+
+
+@app.command
+def compare(
+    *inputs: Annotated[Path, Parameter(help="Runs and scores files, two or more.")],
+    test: Annotated[Path, Parameter(help="The store to judge on.")],
+    out: Out,
+    settings: Annotated[CompareSettings, Flat] = CompareSettings(),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Say which of several models is better on the same tiles, which are not told apart, and how many slides that would take."""
+    compared = sentinode.compare(*inputs, test=test, out=out, settings=settings, overwrite=overwrite, quiet=quiet)
+    answer(compared, as_json)
 
 
 @app.command

@@ -224,13 +224,19 @@ class PredictSettings:
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
-    """How predictions are judged."""
+class JudgeSettings:
+    """What `evaluate` and `compare` share."""
 
     views: Literal[1, 4, 8] = option(1, "Dihedral views whose logits are averaged, where runs are judged.")
     floor: str | None = option(None, "Run or store whose colours give the floor; default: the first run's.")
     resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
     seed: int = option(0, "Of the bootstrap and of the floor's sample: the same seed gives the same judgement.")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings(JudgeSettings):
+    """How predictions are judged."""
+
     sensitivity: float | None = option(
         None, "Choose the threshold on valid so that this share of positives is found, such as 0.95."
     )
@@ -242,6 +248,14 @@ class EvaluateSettings:
         False, "Also test views, centre against rim, and shifts of stain, blur, brightness, JPEG: 20 predictions more."
     )
     mistakes: int = option(12, "Surest mistakes that the page shows, with what moved the model; 0: none.")
+
+
+@dataclass(frozen=True)
+class CompareSettings(JudgeSettings):
+    """How models are compared."""
+
+    power: float = option(0.8, "Chance of finding a difference that the number of slides is planned for, 0.5 to below 1.")
+    together: bool = option(True, "Take runs of one recipe that differ in seed or fold as one contestant.")
 
 
 def fits(value: object, kind: Any) -> bool:

@@ -17,6 +17,7 @@ RANK: dict[str, Figure] = {
     "delong": auroc.delong,
     "tile_interval": auroc.tile_interval,
     "roc_points": auroc.roc_points,
+    "sensitivity_at": lambda y, s: threshold.sensitivity_at(y, s, 90),
 }
 PROBABILITY: dict[str, Figure] = {
     "brier_loss": calibrate.brier_loss,

@@ -13,7 +13,7 @@ from sentinode.flows.quickstart import STEPS
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
-    *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "export", "transfer", "tune")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "compare", "export", "transfer", "tune")),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The how-tos of search and of transfer: the commands of the first run as they stand there, and its table names what is written."""
+"""The how-tos of search, comparison and transfer: the commands of a first run as they stand there; tables name what is written."""
 
 import re
 import shlex
@@ -28,6 +28,20 @@ def test_the_commands_of_a_search_run_and_write_what_the_page_says(
         assert ended.value.code == 0, (line, capsys.readouterr().err)
     told = {name for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall(r"`([\w./]+)`", row)}
     assert {name.rstrip("/") for name in told} == {path.name for path in Path("grid").iterdir()} - {"trials"}
+
+
+def test_the_page_on_comparison_plans_what_the_planner_says() -> None:
+    from sentinode.judge.planner import assumed_variance, slides_needed
+
+    text = (DOCS / "compare.md").read_text("utf-8")
+    stated = re.search(
+        r"assumed_variance\(\(0.95, 0.94\), correlation=0.7, tiles_a_slide=1000, positive_share=0.4, design_effect=60\)\n"
+        r"slides_needed\(0.01, variance, power=0.8\)  # (\d+)",
+        text,
+    )
+    variance = assumed_variance((0.95, 0.94), 0.7, tiles_a_slide=1000, positive_share=0.4, design_effect=60)
+    assert stated is not None
+    assert int(stated[1]) == slides_needed(0.01, variance, power=0.8)
 
 
 def test_the_page_on_transfer_lists_what_weights_can_be() -> None:

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, average_precision_score, brier_score_loss, recall_score, roc_auc_score
+from sklearn.metrics import accuracy_score, average_precision_score, brier_score_loss, recall_score, roc_auc_score, roc_curve
 
 from sentinode.errors import UndefinedScore
 from sentinode.judge.judgement import judge_scores
 from sentinode.scores import Scores, logit_of
 
-NAMES = ["auroc", "average_precision", "accuracy", "sensitivity", "specificity", "brier_loss", "ece"]
+FIXED = ["sensitivity_at_specificity_95", "sensitivity_at_specificity_90"]
+NAMES = ["auroc", "average_precision", "accuracy", "sensitivity", "specificity", "brier_loss", "ece", *FIXED]
 
 
 def table(n: int = 600, n_slides: int = 50, **columns: Any) -> Scores:
@@ -30,6 +31,12 @@ def table(n: int = 600, n_slides: int = 50, **columns: Any) -> Scores:
     return Scores(pd.DataFrame(plain | columns), {"store": "d"})
 
 
+def from_curve(y: Any, p: Any, specificity: int) -> float:
+    """Return the highest sensitivity on scikit-learn's ROC curve whose false positive rate is small enough."""
+    false, true, _ = roc_curve(y, p, drop_intermediate=False)
+    return float(true[false <= 1 - specificity / 100 + 1e-12].max())
+
+
 def test_estimates_equal_scikit_learn_and_lie_in_their_intervals() -> None:
     given = table()
     y, p = given.table["label"], given.table["probability"]
@@ -41,6 +48,8 @@ def test_estimates_equal_scikit_learn_and_lie_in_their_intervals() -> None:
         "sensitivity": recall_score(y, p >= 0.4),
         "specificity": recall_score(1 - y, p < 0.4),
         "brier_loss": brier_score_loss(y, p),
+        "sensitivity_at_specificity_95": from_curve(y, p, 95),
+        "sensitivity_at_specificity_90": from_curve(y, p, 90),
     }
     assert list(judged.figures) == NAMES
     for name, value in expected.items():
@@ -51,6 +60,7 @@ def test_estimates_equal_scikit_learn_and_lie_in_their_intervals() -> None:
         assert figure.tiles is not None
         assert figure.tiles.method.endswith("assumes independent tiles")
         assert figure.tiles.low <= figure.estimate <= figure.tiles.high
+    assert [name for name, figure in judged.figures.items() if figure.clustered] == ["auroc"]
     assert (judged.n, judged.n_positive, judged.n_groups) == (600, int(y.sum()), 50)
     assert judged.figures["sensitivity"].n == int(y.sum())
     assert judged.warnings == ()
@@ -106,6 +116,20 @@ def test_perfect_scores_warn_that_resamples_have_no_spread() -> None:
     assert any("no spread among the resamples of auroc" in text for text in judged.warnings)
     assert judged.figures["auroc"].tiles is not None
     assert judged.figures["auroc"].tiles.low < 1
+
+
+def test_the_auroc_says_how_many_tiles_and_slides_it_rests_on() -> None:
+    """Slides that shift all their scores count for less than their tiles; without slides, or without spread, nothing is said."""
+    judged = judge_scores(table(), resamples=200)
+    assert judged.effective is not None
+    assert judged.effective.tiles * judged.effective.design_effect == pytest.approx(600)
+    assert 30 < judged.effective.slides <= 50
+    assert judged.as_dict()["effective"]["slides"] == judged.effective.slides
+    assert any("these tiles count as about" in line for line in judged.lines())
+    for other in (table(group=""), table(probability=0.5)):
+        unsaid = judge_scores(other, resamples=200)
+        assert unsaid.effective is None
+        assert "effective" not in unsaid.as_dict()
 
 
 def test_unlabelled_tiles_are_left_out_and_counted() -> None:
@@ -164,4 +188,4 @@ def test_lines_say_warnings_first_then_protocol_then_figures() -> None:
     assert lines[0].startswith("warning: ")
     assert any(line.startswith("protocol: unknown; 600 tiles") for line in lines)
     assert "threshold 0.5 (0.5, not chosen on valid)" in lines
-    assert [line.split()[0] for line in lines[-7:]] == NAMES
+    assert [line.split()[0] for line in lines[-9:]] == NAMES

@@ -1,5 +1,7 @@
 """The threshold, against a search over every cut."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,15 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from sentinode.errors import UndefinedScore
-from sentinode.judge.threshold import accuracy, sensitivity, sensitivity_threshold, specificity, wilson_interval, youden_threshold
+from sentinode.judge.threshold import (
+    accuracy,
+    sensitivity,
+    sensitivity_at,
+    sensitivity_threshold,
+    specificity,
+    wilson_interval,
+    youden_threshold,
+)
 
 PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6)), min_size=2, max_size=40).filter(
     lambda rows: len({label for label, _ in rows}) == 2
@@ -53,3 +63,9 @@ def test_wilson_equals_scipy(right: int, n: int) -> None:
 def test_wilson_of_nothing_is_refused() -> None:
     with pytest.raises(UndefinedScore, match=r"at least one tile.*0 of 0"):
         wilson_interval(0, 0)
+
+
+@pytest.mark.parametrize("wrong", [0, 101, 0.95])
+def test_a_specificity_is_a_whole_per_cent(wrong: Any) -> None:
+    with pytest.raises(UndefinedScore, match=rf"whole per cent, 1 to 100; found '{wrong}'; ask for one, such as 95"):
+        sensitivity_at(np.array([0, 1]), np.array([0.1, 0.9]), wrong)

@@ -13,6 +13,7 @@ from sentinode.judge.calibrate import brier_loss
 from sentinode.judge.compare import auroc_difference
 from sentinode.judge.inputs import group_codes
 from sentinode.judge.statement import slides_of
+from sentinode.judge.threshold import sensitivity_at
 
 Sample = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
@@ -79,6 +80,23 @@ def test_paired_delong_equals_brute_force() -> None:
     assert figure.high - figure.low == pytest.approx(2 * reach, rel=1e-12)
 
 
+def best_under(labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], most: int) -> float:
+    """Return the highest sensitivity of any threshold with at most `most` per cent false alarms, by trying all of them."""
+    tried = [(scores >= cut) for cut in (*np.unique(scores), np.inf)]
+    fair = [called for called in tried if 100 * int(called[labels == 0].sum()) <= most * int((labels == 0).sum())]
+    return max(float(called[labels == 1].mean()) for called in fair)
+
+
+@given(samples(), st.integers(1, 100))
+@settings(max_examples=80, deadline=None)
+def test_sensitivity_at_a_specificity_tries_every_threshold(sample: Sample, specificity: int) -> None:
+    labels, scores = sample
+    expected = best_under(labels, scores, 100 - specificity)
+    assert sensitivity_at(labels, scores, specificity) == pytest.approx(expected, abs=1e-15)
+    model = Resampler(ranked(labels, scores, np.zeros(labels.size, np.int64), 1))
+    assert model.sensitivity_at(np.array([[1], [3]], np.int32), [specificity])[:, 0] == pytest.approx(expected, abs=1e-15)
+
+
 @pytest.mark.parametrize("dense", [True, False])
 def test_resampled_figures_equal_repeated_rows(dense: bool) -> None:
     """A weight of 3 is a slide that stands three times in the sample: both ways to the pair counts."""
@@ -91,11 +109,13 @@ def test_resampled_figures_equal_repeated_rows(dense: bool) -> None:
     if not dense:
         model._pairs = None
     weights = np.concatenate(list(weights_in_chunks(model.positives, model.negatives, resamples=20, seed=3)))
-    areas, precisions = model.auroc(weights), model.average_precision(weights)
-    for row, area, precision in zip(weights, areas, precisions, strict=True):
+    areas, precisions, reached = model.auroc(weights), model.average_precision(weights), model.sensitivity_at(weights, (95, 50))
+    for row, area, precision, at_95, at_50 in zip(weights, areas, precisions, *reached.T, strict=True):
         repeated = np.repeat(np.arange(n), row[codes])
         assert area == pytest.approx(roc_auc_score(labels[repeated], scores[repeated]), abs=1e-12)
         assert precision == pytest.approx(average_precision_score(labels[repeated], scores[repeated]), abs=1e-12)
+        assert at_95 == pytest.approx(best_under(labels[repeated], scores[repeated], 5), abs=1e-12)
+        assert at_50 == pytest.approx(best_under(labels[repeated], scores[repeated], 50), abs=1e-12)
 
 
 def test_curve_points_lie_on_the_full_curve() -> None:

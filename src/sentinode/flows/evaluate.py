@@ -17,7 +17,7 @@ from sentinode.progress import Progress
 from sentinode.report.gallery import Gallery
 from sentinode.run import claim_folder, read_json, write_json
 from sentinode.scores import Scores, align, read_scores, write_scores
-from sentinode.settings import EvaluateSettings, settings_from
+from sentinode.settings import EvaluateSettings, JudgeSettings, settings_from
 from sentinode.tiles.passport import Contamination, contamination, dihedral_digest
 from sentinode.tiles.split import Split, read_split
 from sentinode.tiles.store import Store, open_store
@@ -77,11 +77,7 @@ def evaluate(
         raise UsageProblem("at least 100 resamples", str(settings.resamples), "change --resamples; 2000 is the default")
     check_aims(settings)
     folder, progress = Path(out), Progress(quiet)
-    store = open_store(Path(inputs[-1]))
-    if not (store.rows["label"].to_numpy() >= 0).any():
-        raise UndefinedScore(
-            f"labels in {shown(store.path)}", f"{len(store):,} tiles without one", "judge on a labelled store, or use 'predict'"
-        )
+    store = labelled_store(Path(inputs[-1]))
     claim_folder(folder, "judgement.json", resume=False, overwrite=overwrite)
     runs, scores = scored([Path(given) for given in inputs[:-1]], store, settings.views, quiet)
     threshold, source = threshold_for(runs, settings)
@@ -102,6 +98,16 @@ def evaluate(
     return judgement
 
 
+def labelled_store(path: Path) -> Store:
+    """Open a store to judge on; UndefinedScore if none of its tiles has a label."""
+    store = open_store(path)
+    if not (store.rows["label"].to_numpy() >= 0).any():
+        raise UndefinedScore(
+            f"labels in {shown(store.path)}", f"{len(store):,} tiles without one", "judge on a labelled store, or use 'predict'"
+        )
+    return store
+
+
 def scored(named: list[Path], store: Store, views: int, quiet: bool) -> tuple[list[Path], Scores]:
     """Return which of the inputs are runs, and the scores of `store` by them or by the one table that is named."""
     runs = [path for path in named if path.is_dir()]
@@ -120,7 +126,7 @@ def scored(named: list[Path], store: Store, views: int, quiet: bool) -> tuple[li
     return [], align(read_scores(named[0]), store.rows)
 
 
-def floor_of(settings: EvaluateSettings, runs: list[Path]) -> Floor | None:
+def floor_of(settings: JudgeSettings, runs: list[Path]) -> Floor | None:
     """Return the colour floor of `--floor` (a run or a store), or of the first run; None where neither is given."""
     if settings.floor is None:
         return load_floor(runs[0] / "floor.npz") if runs else None
@@ -144,16 +150,17 @@ class Origin:
     warnings: tuple[str, ...]
 
 
-def origin_of(splits: list[Split], store: Store) -> Origin:
+def origin_of(splits: list[Split], store: Store, dihedral: list[str] | None = None) -> Origin:
     """Compare a test store with what the runs' splits say was trained on.
 
     The protocol is `other slides` if all slides are known on both sides and none is shared with training or choosing, `grouped`
     if test slides chose but none trained, `random tiles` if slides or tiles are shared with training, and `unknown` otherwise.
+    `dihedral` holds the store's digests where they are known already.
     """
     if not splits:
         return Origin("unknown", None, ("protocol unknown: what these predictions were trained on is not known",))
     at = np.flatnonzero(store.rows["label"].to_numpy() >= 0)
-    labelled, digests = store.rows.iloc[at], dihedral_digest(store.tiles)
+    labelled, digests = store.rows.iloc[at], dihedral_digest(store.tiles) if dihedral is None else dihedral
     seen = contamination(splits, labelled, [digests[i] for i in at])
     tables = [split.table for split in splits]
     train, valid = (
@@ -176,7 +183,19 @@ def origin_of(splits: list[Split], store: Store) -> Origin:
 def with_origin(judgement: Judgement, runs: list[Path], store: Store) -> Judgement:
     """Return the judgement with protocol, passport and warnings; contamination comes first."""
     origin = origin_of([read_split(run / "split.parquet") for run in runs], store)
-    header, warnings = judgement.header, list(origin.warnings)
+    return replace(
+        judgement,
+        protocol=origin.protocol,
+        contaminated=origin.passport.is_contaminated if origin.passport else False,
+        passport=origin.passport.as_dict() if origin.passport else {},
+        warnings=(*origin.warnings, *remarks_on(judgement.header, runs, store), *judgement.warnings),
+        header=judgement.header | {"runs_named": [run.name for run in runs], "test_store": store.digest},
+    )
+
+
+def remarks_on(header: dict[str, Any], runs: list[Path], store: Store) -> list[str]:
+    """Return what a reader must know of scores and of the runs that made them: labels, classes, other stores, clipping."""
+    warnings = []
     if header.get("labels_overruled"):
         warnings.append(f"{header['labels_overruled']:,} labels of the scores differ from the store's, which were used")
     for run in runs:
@@ -188,14 +207,7 @@ def with_origin(judgement: Judgement, runs: list[Path], store: Store) -> Judgeme
         warnings.append("the scores were made on another store with the same ids")
     if header.get("clipped"):
         warnings.append(f"{header['clipped']:,} probabilities lie within 1e-7 of 0 or 1; only the logit column is affected")
-    return replace(
-        judgement,
-        protocol=origin.protocol,
-        contaminated=origin.passport.is_contaminated if origin.passport else False,
-        passport=origin.passport.as_dict() if origin.passport else {},
-        warnings=(*warnings, *judgement.warnings),
-        header=header | {"runs_named": [run.name for run in runs], "test_store": store.digest},
-    )
+    return warnings
 
 
 def write_results(folder: Path, scores: Scores, floor: Floats | None, judgement: Judgement, gallery: Gallery | None) -> None:

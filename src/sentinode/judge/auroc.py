@@ -117,7 +117,7 @@ def tile_interval(labels: Array, scores: Array) -> tuple[float, float, str]:
     labels, scores = checked_pair(labels, scores)
     area, variance = delong(labels, scores)
     if not 0 < area < 1 or not 0 < variance < float("inf"):
-        low, high = _newcombe(area, int((labels == 1).sum()), int((labels == 0).sum()))
+        low, high = score_interval(area, int((labels == 1).sum()), int((labels == 0).sum()))
         return low, high, "Newcombe's score interval"
     centre = float(np.log(area / (1 - area)))
     reach = z_value() * variance**0.5 / (area * (1 - area))
@@ -133,8 +133,13 @@ def _expit(x: float) -> float:
     return float(1 / (1 + np.exp(-x)))
 
 
-def _newcombe(area: float, n_positive: int, n_negative: int) -> tuple[float, float]:
-    """Solve |area - t| = z sqrt(V(t)) on both sides of `area` by bisection."""
+def score_interval(area: float, n_positive: int, n_negative: int) -> tuple[float, float]:
+    """Return Newcombe's 95 % interval of an AUROC of so many independent positives and negatives, at least 2 in all.
+
+    Solves |area - t| = z sqrt(V(t)) on both sides of `area` by bisection.
+
+    Source: Newcombe 2006, Statistics in Medicine 25:559, method 5.
+    """
     half = (n_positive + n_negative) / 2 - 1
 
     def excess(t: float) -> float:

@@ -6,7 +6,7 @@ for each pair of slides how often a positive of the one beats a negative of the 
 model, which makes differences paired. A tile whose slide is unknown can be its own group; the caller then labels the result.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,7 +130,7 @@ def class_counts(order: Ranked) -> tuple[Floats, Floats]:
 
 
 class Resampler:
-    """AUROC and average precision of one model under any group weights; keeps what is shared between chunks."""
+    """Figures of one model that need its ranking, under any group weights; keeps what is shared between chunks."""
 
     def __init__(self, order: Ranked) -> None:
         self.order = order
@@ -167,6 +167,24 @@ class Resampler:
         step = np.diff(hits, prepend=0.0)
         moved = step > 0
         return float(np.sum(step[moved] * hits[moved] / seen[moved]) / hits[-1])
+
+    def sensitivity_at(self, weights: Weights, specificities: Sequence[int]) -> Floats:
+        """Return the sensitivity of each resample at each specificity (whole per cent), float64 [r, k], as of rows repeated.
+
+        The threshold is that of the resample's own negatives. Only the tiles above it are looked at.
+        """
+        positive, negative = np.flatnonzero(self.order.labels == 1), np.flatnonzero(self.order.labels == 0)[::-1]
+        codes, of_positives = self.order.codes[negative], self.order.codes[positive]
+        end_of_run = self.order.ends[np.searchsorted(self.order.ends, negative)]
+        reached = np.empty((len(weights), len(specificities)))
+        for at, row in enumerate(weights):
+            alarms = np.cumsum(row[codes], dtype=np.int64)
+            for column, specificity in enumerate(specificities):
+                # The first negative that is one too many: everything above its run of equal scores is called positive.
+                first = np.searchsorted(100 * alarms, (100 - specificity) * alarms[-1], side="right")
+                above = of_positives[np.searchsorted(positive, end_of_run[first], side="right") :]
+                reached[at, column] = row[above].sum(dtype=np.int64) / (row @ self.positives)
+        return reached
 
 
 def percentile_interval(values: Floats) -> tuple[float, float]:

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from sentinode.errors import UndefinedScore
 from sentinode.judge.auroc import auroc, placements, tile_interval, z_value
 from sentinode.judge.bootstrap import RESAMPLES, Resampler, percentile_interval, ranked, weights_in_chunks
-from sentinode.judge.inputs import Array, checked_pair
+from sentinode.judge.clusters import clustered_interval, combined, difference_interval, pulls_of
+from sentinode.judge.inputs import Array, checked_pair, two_of_each
 from sentinode.judge.statement import TILES, Figure, Interval, Slides, slide_method
 
 
 def auroc_figure(labels: Array, scores: Array, slides: Slides, resamples: int = RESAMPLES, seed: int = 0) -> Figure:
-    """Return the AUROC with its interval: over slides where they are usable, with DeLong's beside it; otherwise DeLong's.
+    """Return the AUROC with its interval: over slides where they are usable, with both DeLong's beside it; otherwise DeLong's.
 
     Parameters
     ----------
@@ -36,7 +36,8 @@ def auroc_figure(labels: Array, scores: Array, slides: Slides, resamples: int = 
     model = Resampler(ranked(labels, scores, slides.codes, slides.n))
     chunks = weights_in_chunks(model.positives, model.negatives, resamples, seed)
     low, high = percentile_interval(np.concatenate([model.auroc(weights) for weights in chunks]))
-    return Figure("auroc", auroc(labels, scores), low, high, slide_method(resamples), labels.size, slides.n, beside)
+    clustered = clustered_interval(pulls_of(labels, scores, slides))
+    return Figure("auroc", auroc(labels, scores), low, high, slide_method(resamples), labels.size, slides.n, beside, clustered)
 
 
 def auroc_difference(
@@ -44,7 +45,7 @@ def auroc_difference(
 ) -> Figure:
     """Return AUROC(scores) - AUROC(others) on the same tiles, with a paired interval: the same resamples for both.
 
-    Over slides where they are usable, with paired DeLong beside it; otherwise paired DeLong.
+    Over slides where they are usable, with paired DeLong, plain and clustered, beside it; otherwise paired DeLong.
 
     Parameters
     ----------
@@ -66,11 +67,7 @@ def auroc_difference(
     """
     labels, scores = checked_pair(labels, scores)
     labels, others = checked_pair(labels, others)
-    n_positive = int(labels.sum())
-    if min(n_positive, labels.size - n_positive) < 2:
-        raise UndefinedScore(
-            "at least two tiles of each class", f"{n_positive} positive of {labels.size}", "judge on more tiles of that class"
-        )
+    two_of_each(labels)
     estimate = auroc(labels, scores) - auroc(labels, others)
     parts = [one - other for one, other in zip(placements(labels, scores), placements(labels, others), strict=True)]
     reach = z_value() * float(np.sqrt(sum(part.var(ddof=1) / part.size for part in parts)))
@@ -81,4 +78,6 @@ def auroc_difference(
     one, other = (Resampler(ranked(labels, s, slides.codes, slides.n)) for s in (scores, others))
     chunks = weights_in_chunks(one.positives, one.negatives, resamples, seed)
     low, high = percentile_interval(np.concatenate([one.auroc(weights) - other.auroc(weights) for weights in chunks]))
-    return Figure(name, estimate, low, high, f"paired {slide_method(resamples)}", labels.size, slides.n, beside)
+    pulls = combined([pulls_of(labels, given, slides) for given in (scores, others)], (1, -1))
+    how, clustered = f"paired {slide_method(resamples)}", difference_interval(pulls)
+    return Figure(name, estimate, low, high, how, labels.size, slides.n, beside, clustered)

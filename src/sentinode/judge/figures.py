@@ -9,7 +9,10 @@ from sentinode.judge.calibrate import BINS, brier_loss, ece, mass_bins
 from sentinode.judge.compare import auroc_difference, auroc_figure
 from sentinode.judge.inputs import Array, Floats, Ints
 from sentinode.judge.statement import TILES, Figure, Interval, Slides, slide_method
-from sentinode.judge.threshold import accuracy, sensitivity, specificity, wilson_interval
+from sentinode.judge.threshold import accuracy, sensitivity, sensitivity_at, specificity, wilson_interval
+
+SPECIFICITIES = (95, 90)
+"""Per cent at which the sensitivity is a figure: few false alarms, as a screen over whole slides needs."""
 
 Columns = tuple[Ints, Floats, Floats | None]
 """Labels, probabilities, and the floor's probabilities where there is one: [n] each, in one order."""
@@ -64,7 +67,7 @@ def _estimates(labels: Ints, probability: Floats, cut: float) -> dict[str, tuple
         "specificity": (specificity(labels, probability, cut), labels == 0),
         "brier_loss": (brier_loss(labels, probability), everyone),
         "ece": (ece(labels, probability), everyone),
-    }
+    } | {f"sensitivity_at_specificity_{s}": (sensitivity_at(labels, probability, s), everyone) for s in SPECIFICITIES}
 
 
 def _tile_intervals(labels: Ints, probability: Floats, cut: float, resamples: int, seed: int) -> dict[str, Interval]:
@@ -83,9 +86,9 @@ def _bootstrap_intervals(
 ) -> dict[str, Interval]:
     """Return intervals of all figures but the AUROC over resampled units (codes, how many); `{}` awaits the method's name.
 
-    Every figure here but average precision is made of sums over tiles, so a resample needs the sums of each unit only. Bins of
-    the calibration error stay those of the whole sample. That error is biased upwards, and more so in resamples, hence its basic
-    interval (mirrored at the estimate, then widened to hold it and cut at 0).
+    Every figure here but average precision and the sensitivity at a fixed specificity is made of sums over tiles, so a resample
+    needs the sums of each unit only. Bins of the calibration error stay those of the whole sample. That error is biased upwards, and
+    more so in resamples, hence its basic interval (mirrored at the estimate, then widened to hold it and cut at 0).
     """
     codes, n_units = units
     model = Resampler(ranked(labels, probability, codes, n_units))
@@ -100,8 +103,11 @@ def _bootstrap_intervals(
         w = weights.astype(np.float64)
         n, p, q, n_right, n_hits, n_passed, squares = (w @ sums).T
         gap = np.abs(w @ bins.reshape(n_units, BINS)).sum(axis=1) / n
-        rows.append(np.stack([model.average_precision(weights), n_right / n, n_hits / p, n_passed / q, squares / n, gap]))
-    names = ("average_precision", "accuracy", "sensitivity", "specificity", "brier_loss", "ece")
+        sums_only = (n_right / n, n_hits / p, n_passed / q, squares / n, gap)
+        ranking = model.sensitivity_at(weights, SPECIFICITIES).T
+        rows.append(np.stack([model.average_precision(weights), *sums_only, *ranking]))
+    fixed = [f"sensitivity_at_specificity_{s}" for s in SPECIFICITIES]
+    names = ("average_precision", "accuracy", "sensitivity", "specificity", "brier_loss", "ece", *fixed)
     values = dict(zip(names, np.concatenate(rows, axis=1), strict=True))
     intervals = {name: Interval(*percentile_interval(values[name]), "{}") for name in names}
     estimate, raw = ece(labels, probability), intervals["ece"]

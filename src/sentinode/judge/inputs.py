@@ -63,6 +63,15 @@ def checked_pair(labels: Array, scores: Array, *, both_classes: bool = True, pro
     return whole, numbers
 
 
+def two_of_each(labels: Ints) -> None:
+    """Raise UndefinedScore unless each class has two tiles: one alone has no spread to measure a difference with."""
+    n_positive = int(labels.sum())
+    if min(n_positive, labels.size - n_positive) < 2:
+        raise UndefinedScore(
+            "at least two tiles of each class", f"{n_positive} positive of {labels.size}", "judge on more tiles of that class"
+        )
+
+
 def group_codes(groups: Array) -> tuple[Ints, int]:
     """Return codes int64 [n] of the groups in the order of their names, and how many groups there are."""
     names, codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)

@@ -10,9 +10,10 @@ from sentinode.errors import UndefinedScore, shown
 from sentinode.judge.bands import reliability_bands
 from sentinode.judge.bootstrap import RESAMPLES
 from sentinode.judge.calibrate import ReliabilityBin, ece_debiased, reliability
+from sentinode.judge.clusters import Effective, effective_size
 from sentinode.judge.figures import by_slides_or_tiles
-from sentinode.judge.inputs import Floats, checked_pair
-from sentinode.judge.statement import Figure, Interval, slides_of
+from sentinode.judge.inputs import Array, Floats, checked_pair
+from sentinode.judge.statement import Figure, Interval, Slides, slides_of
 from sentinode.scores import Scores
 
 FORMAT = 1
@@ -26,11 +27,12 @@ class Judgement:
     """What a table of predictions is worth.
 
     `figures` by name; `floor` holds `auroc` of colour alone and `auroc_difference`, model minus floor (empty where no floor is
-    known). `passport` counts test tiles and slides that were trained on; where there are any, `contaminated` holds and every
-    figure is marked. `header` says which runs and which store were judged. `bands` are the intervals over slides of the reliability
-    bins, in their order (None where there is none). `record` says of what and by what the judgement was made: store, runs, command,
-    versions. `abstention` is what "don't know" is worth (empty where no tiles chose). `ece_debiased` stands beside the figure ece.
-    `stress` is what changed tiles do (empty where it was not asked for).
+    known). `effective` says how many independent tiles and equally large slides the AUROC rests on (None where slides are not known
+    or all scores are alike). `passport` counts test tiles and slides that were trained on; where there are any, `contaminated` holds
+    and every figure is marked. `header` says which runs and which store were judged. `bands` are the intervals over slides of the
+    reliability bins, in their order (None where there is none). `record` says of what and by what the judgement was made: store,
+    runs, command, versions. `abstention` is what "don't know" is worth (empty where no tiles chose). `ece_debiased` stands beside
+    the figure ece. `stress` is what changed tiles do (empty where it was not asked for).
     """
 
     figures: dict[str, Figure]
@@ -48,6 +50,7 @@ class Judgement:
     protocol: str = "unknown"
     contaminated: bool = False
     passport: dict[str, Any] = field(default_factory=dict)
+    effective: Effective | None = None
     header: dict[str, Any] = field(default_factory=dict)
     bands: tuple[Interval | None, ...] = ()
     record: dict[str, Any] = field(default_factory=dict)
@@ -71,6 +74,7 @@ class Judgement:
             "n_positive": self.n_positive,
             "n_groups": self.n_groups,
             "n_unlabelled": self.n_unlabelled,
+            **({"effective": self.effective.as_dict()} if self.effective else {}),
             "reliability": [
                 asdict(one) | {"slides": None if band is None else asdict(band)}
                 for one, band in zip_longest(self.reliability, self.bands)
@@ -95,6 +99,8 @@ class Judgement:
         lines.append(f"protocol: {self.protocol}; {self.n:,} tiles, {self.n_positive:,} positive, {slides}")
         if self.n_unlabelled:
             lines.append(f"{self.n_unlabelled:,} tiles without a label are left out")
+        if self.effective:
+            lines.append(self.effective.line())
         lines.append(f"threshold {self.threshold:.4g} ({self.threshold_source})")
         return lines + self._table()
 
@@ -105,10 +111,21 @@ class Judgement:
         rows = [("figure", "estimate", "95 % interval", "method")]
         for name, one in named:
             rows.append((name, f"{one.estimate:.4f}", f"{one.low:.4f} to {one.high:.4f}", one.method))
-            if one.tiles:
-                rows.append(("", "", f"{one.tiles.low:.4f} to {one.tiles.high:.4f}", one.tiles.method))
+            rows += [
+                ("", "", f"{beside.low:.4f} to {beside.high:.4f}", beside.method)
+                for beside in (one.clustered, one.tiles)
+                if beside
+            ]
         first, second, third = (max(len(row[column]) for row in rows) for column in range(3))
         return [f"{name:<{first}}  {estimate:>{second}}  {interval:>{third}}  {how}" for name, estimate, interval, how in rows]
+
+
+def effective_or_none(labels: Array, probability: Array, slides: Slides) -> Effective | None:
+    """Return the effective sizes, or None where slides, or scores without spread, do not allow them: a remark, not a figure."""
+    try:
+        return effective_size(labels, probability, slides)
+    except UndefinedScore:
+        return None
 
 
 def judge_scores(
@@ -137,7 +154,8 @@ def judge_scores(
     Returns
     -------
     Judgement
-        Figures auroc, average_precision, accuracy, sensitivity, specificity, brier_loss, ece. Intervals go by slides where every
+        Figures auroc, average_precision, accuracy, sensitivity, specificity, brier_loss, ece, and sensitivity_at_specificity_95
+        and _90, whose threshold is that of the judged negatives. Intervals go by slides where every
         tile's slide is known, with those that assume independent tiles beside; else the latter alone, labelled.
 
     Raises
@@ -178,6 +196,7 @@ def judge_scores(
         ece_debiased=ece_debiased(labels, probability, slides.codes if slides.usable else None),
         bands=reliability_bands(labels, probability, slides, resamples, seed),
         warnings=warnings,
+        effective=effective_or_none(labels, probability, slides),
         resamples=resamples,
         seed=seed,
         header=scores.header,

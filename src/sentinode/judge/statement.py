@@ -27,7 +27,8 @@ class Figure:
     """One figure: the estimate on all tiles (never the mean of resamples) and its 95 % interval.
 
     `method` says how the interval was made; `n` counts the tiles the figure is about and `n_groups` their slides (0: not known).
-    Where `method` goes by slides, `tiles` is the interval that assumes independent tiles, to stand beside it.
+    Where `method` goes by slides, `tiles` is the interval that assumes independent tiles, to stand beside it, and `clustered`,
+    of an AUROC or a difference of two, the one by clustered DeLong: slides too, and no resamples.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Figure:
     n: int
     n_groups: int
     tiles: Interval | None = None
+    clustered: Interval | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figure without its name, for JSON."""

@@ -72,6 +72,37 @@ def cost_threshold(labels: Array, probability: Array, missed: float, alarm: floa
     return _midway(np.unique(probability), int(np.flatnonzero(cost == cost.min())[-1]))
 
 
+def sensitivity_at(labels: Array, scores: Array, specificity: int) -> float:
+    """Return the highest sensitivity that any threshold reaches whose specificity is at least `specificity` per cent.
+
+    The threshold is one between tied runs of these very scores, never within one, and calls nothing positive if need be. It says
+    how well the scores rank, not what a threshold that was fixed beforehand gives: for that see `sensitivity`.
+
+    Parameters
+    ----------
+    labels
+        [n], 0 or 1.
+    scores
+        [n], any finite real, higher means positive.
+    specificity
+        Whole per cent, 1 to 100: counts are then compared exactly.
+
+    Raises
+    ------
+    UndefinedScore
+        If a class is absent, a score is not finite, or `specificity` is no whole per cent from 1 to 100.
+
+    Source: checked against the points of scikit-learn's roc_curve.
+    """
+    labels, scores = checked_pair(labels, scores)
+    if not isinstance(specificity, int) or not 1 <= specificity <= 100:
+        raise UndefinedScore("a specificity in whole per cent, 1 to 100", shown(specificity), "ask for one, such as 95")
+    positive, negative = tie_counts(labels, scores)
+    hits, alarms = np.cumsum(positive[::-1]), np.cumsum(negative[::-1])
+    allowed = 100 * alarms <= (100 - specificity) * alarms[-1]
+    return float(hits[allowed].max(initial=0) / hits[-1])
+
+
 def _midway(distinct: Array, at: int) -> float:
     """Return the middle between a distinct score and the one below; the score itself where no number lies between."""
     if at == 0:

@@ -1,0 +1,85 @@
+"""The picture of a comparison: each contestant's AUROC with its interval and rank letters, the best on top."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from sentinode.errors import UndefinedScore, shown
+from sentinode.report.style import FLOOR, MODEL, POSITIVE, QUIET, caption, look, new_figure, save
+
+MOST = 24
+"""Contestants that are drawn; more are not legible."""
+MOST_WARNINGS = 5
+"""Warnings that stand under the picture."""
+WIDTH = 96
+"""Letters in a line under the picture."""
+
+
+def write_comparison(folder: Path, comparison: dict[str, Any]) -> list[Path]:
+    """Draw a comparison as comparison.svg and comparison.png.
+
+    Parameters
+    ----------
+    folder
+        Where the pictures go; made if need be.
+    comparison
+        What comparison.json holds.
+
+    Returns
+    -------
+    list of Path
+        The two files; the same input gives the same bytes.
+
+    Raises
+    ------
+    UndefinedScore
+        If there is no contestant.
+    """
+    if not comparison["contestants"]:
+        raise UndefinedScore("at least one contestant to draw", "none", "compare some runs first")
+    drawn = list(comparison["contestants"].items())[:MOST]
+    text = note(comparison, len(drawn))
+    n_lines = sum(1 + len(line) // WIDTH for line in text.splitlines())
+    with look():
+        figure = new_figure((6.2, 1.5 + 0.42 * len(drawn) + 0.14 * n_lines))
+        axes = figure.add_subplot()
+        draw_contestants(axes, drawn)
+        caption(axes, text, width=WIDTH)
+        return save(figure, folder, "comparison")
+
+
+def draw_contestants(axes: Axes, drawn: list[tuple[str, dict[str, Any]]]) -> None:
+    """Draw one line a contestant from the top: interval, estimate (single runs of a recipe as ticks), letters at the right."""
+    for at, (_, one) in enumerate(drawn):
+        auroc, is_floor = one["auroc"], one["kind"] == "floor"
+        colour = POSITIVE if one["contaminated"] else FLOOR if is_floor else MODEL
+        axes.plot([auroc["low"], auroc["high"]], [at, at], color=colour, lw=2, ls="--" if is_floor else "-")
+        axes.plot(auroc["estimate"], at, color=colour, marker="s" if is_floor else "o", ms=6)
+        cells = [cell["auroc"] for cell in one.get("seeds_and_folds", {}).get("cells", ())]
+        axes.plot(cells, [at] * len(cells), color="black", marker="|", ms=9, ls="none")
+        text = f"{auroc['estimate']:.3f}  {one['rank']}"
+        axes.annotate(text, (1.01, at), xycoords=("axes fraction", "data"), va="center")
+    axes.axvline(0.5, color=QUIET, lw=1, ls=":")
+    names = [shown(name, 26)[1:-1] + (" (contaminated)" if one["contaminated"] else "") for name, one in drawn]
+    axes.set_yticks(range(len(drawn)), names, parse_math=False)
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    lowest = min(one["auroc"]["low"] for _, one in drawn)
+    axes.set_xlim(min(0.49, lowest - 0.01) if lowest < 0.6 else lowest - 0.02, 1.0)
+    axes.set(xlabel="AUROC, 95 % interval", title="Who is told apart")
+
+
+def note(comparison: dict[str, Any], drawn: int) -> str:
+    """Say under the picture what it shows, how its intervals were made, how letters are read, and every warning."""
+    contestants = comparison["contestants"]
+    slides = f"{comparison['n_groups']:,} slides" if comparison["n_groups"] else "slides not known"
+    left = f" {len(contestants) - drawn} more are not drawn." if len(contestants) > drawn else ""
+    method = next(iter(contestants.values()))["auroc"]["method"]
+    lines = [f"{comparison['n']:,} tiles, {slides}. Interval: {method}.{left}"]
+    lines.append("Contestants that share a letter are not told apart (p after Holm's correction at least 5 %).")
+    if any("seeds_and_folds" in one for one in contestants.values()):
+        lines.append("Ticks: single runs of a recipe.")
+    warnings = [f"Warning: {text}." for text in comparison["warnings"]]
+    if len(warnings) > MOST_WARNINGS:
+        warnings = [*warnings[:MOST_WARNINGS], f"{len(warnings) - MOST_WARNINGS} more warnings in comparison.json."]
+    return "\n".join([*lines, *warnings])
