@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,9 @@ Tiles = npt.NDArray[np.uint8]
 
 def stored(path: Path, tiles: Tiles, names: list[str], labels: list[int]) -> Store:
     path.mkdir()
-    digests = [tile_digest(np.ascontiguousarray(tile)).hex() for tile in tiles]
+    digests = [tile_digest(np.ascontiguousarray(tile).data).hex() for tile in tiles]
     n, px = tiles.shape[:2]
-    columns = {"id": names, "label": labels, "digest": digests, "width": [px] * n, "height": [px] * n}
+    columns: dict[str, list[Any]] = {"id": names, "label": labels, "digest": digests, "width": [px] * n, "height": [px] * n}
     columns |= {name: [""] * n for name in ("group", "source", "path", "note")}
     with StoreWriter(path, px) as writer:
         writer.append(memoryview(np.ascontiguousarray(tiles).tobytes()))
@@ -79,12 +80,12 @@ def test_view_and_shift_lay_the_pixels_over_each_other(planted: tuple[Tiles, lis
     tiles, names, labels = planted
     found = duplicates(stored(tmp_path / "s.store", tiles, names, labels), quiet=True)
     by_id = dict(zip(names, tiles, strict=True))
-    for pair in found.itertuples():
-        seen, other = views_of(by_id[pair.id_a])[pair.view].astype(int), by_id[pair.id_b].astype(int)
-        rows, columns = 64 - abs(pair.dy), 64 - abs(pair.dx)
-        here = seen[max(-pair.dy, 0) :, max(-pair.dx, 0) :][:rows, :columns]
-        there = other[max(pair.dy, 0) :, max(pair.dx, 0) :][:rows, :columns]
-        assert np.abs(here - there).mean() < 8, pair
+    for a, b, view, dx, dy in found[["id_a", "id_b", "view", "dx", "dy"]].to_numpy(object).tolist():
+        seen, other = views_of(by_id[a])[view].astype(int), by_id[b].astype(int)
+        rows, columns = 64 - abs(dy), 64 - abs(dx)
+        here = seen[max(-dy, 0) :, max(-dx, 0) :][:rows, :columns]
+        there = other[max(dy, 0) :, max(dx, 0) :][:rows, :columns]
+        assert np.abs(here - there).mean() < 8, (a, b)
     shifted = found[found["kind"] == "overlap"]
     assert sorted((abs(dx), abs(dy)) for dx, dy in zip(shifted["dx"], shifted["dy"], strict=True)) == [(8, 4), (16, 0)]
 

@@ -7,7 +7,7 @@ Nothing depends on the order of rows: tiles are taken by digest. Memory is bound
 tile, and a limit on the neighbours of each. Of copies with equal bytes one stands for all: n copies give n - 1 pairs, not n^2 / 2.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -95,7 +95,7 @@ def _seen(store: Store, workers: int | None, progress: Progress) -> Seen:
     # by digest, then by place: neighbours that are equally near are then taken in an order that rows have no part in
     kept = np.lexsort((marks.place[:, 1], marks.place[:, 0], tile))
     kept = kept[tile[kept] >= 0]
-    marks = Landmarks(tile[kept], marks.place[kept], marks.terms[kept], marks.contrast[kept])
+    marks = replace(marks.of(kept), tile=tile[kept])
     return Seen(store, order, prints[order], marks, int(is_blank(prints).sum()))
 
 

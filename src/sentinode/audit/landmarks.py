@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from sentinode.tiles.fingerprint import Codes, Floats, Tiles, cosines, invariants, luminance, neighbours, spectrum_views
+from sentinode.tiles.fingerprint import COLOUR, Codes, Floats, Tiles, cosines, invariants, luminance, neighbours, spectrum_views
 
 MOST = 8
 """Landmarks of a tile, the strongest."""
@@ -34,24 +34,24 @@ NARROW, WIDE = 2.5, 4.0
 class Landmarks:
     """Landmarks of many tiles: `tile` int64 [n], the tile's row; `place` int64 [n, 2], row and column of the pixel.
 
-    `terms` float32 [n, 5, 5] of unit length, the constant 0; `contrast` float32 [n], grey levels.
+    `terms` float32 [n, 5, 5] of unit length, the constant 0; `contrast` and `mean` float32 [n], grey levels of the window.
     """
 
     tile: Codes
     place: Codes
     terms: Floats
     contrast: Floats
+    mean: Floats
 
     def of(self, rows: Codes) -> "Landmarks":
         """Return some of the landmarks."""
-        return Landmarks(self.tile[rows], self.place[rows], self.terms[rows], self.contrast[rows])
+        return Landmarks(self.tile[rows], self.place[rows], self.terms[rows], self.contrast[rows], self.mean[rows])
 
 
 def joined(parts: list[Landmarks]) -> Landmarks:
     """Return the landmarks of all parts, one behind the other."""
-    return Landmarks(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("tile", "place", "terms", "contrast"))
-    )
+    names = ("tile", "place", "terms", "contrast", "mean")
+    return Landmarks(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def half_window(px: int) -> int:
@@ -90,12 +90,13 @@ def landmarks(tiles: Tiles, first: int = 0) -> Landmarks:
     windows = np.lib.stride_tricks.sliding_window_view(grey, (2 * reach + 1, 2 * reach + 1), axis=(1, 2))[tile, row, column]
     basis = cosines(min(SIDE, windows.shape[1]), windows.shape[1])
     terms = basis @ windows @ basis.T
+    mean = terms[:, 0, 0].copy()
     terms[:, 0, 0] = 0
     contrast = np.sqrt((terms**2).sum(axis=(1, 2)))
     kept = contrast >= LEAST_CONTRAST
     place = np.stack([row, column], axis=1) + reach
     unit = terms[kept] / contrast[kept, None, None]
-    return Landmarks(tile[kept].astype(np.int64) + first, place[kept].astype(np.int64), unit, contrast[kept])
+    return Landmarks(tile[kept].astype(np.int64) + first, place[kept].astype(np.int64), unit, contrast[kept], mean[kept])
 
 
 def turned_place(place: Codes, view: Codes, px: int) -> Codes:
@@ -115,7 +116,7 @@ def meetings(one: Landmarks, other: Landmarks | None, px: int) -> Codes:
     inside = other is None
     against = one if other is None else other
     kept = [np.empty((0, 6), np.int64)]
-    for rows, columns in neighbours(invariants(one.terms), invariants(against.terms), ALIKE, NEIGHBOURS):
+    for rows, columns in neighbours(_points(one), _points(against), ALIKE, NEIGHBOURS):
         wanted = one.tile[rows] < against.tile[columns] if inside else np.ones(len(rows), bool)
         first, second = one.of(rows[wanted]), against.of(columns[wanted])
         left, right = first.terms * first.contrast[:, None, None], second.terms * second.contrast[:, None, None]
@@ -125,6 +126,14 @@ def meetings(one: Landmarks, other: Landmarks | None, px: int) -> Codes:
         found = np.stack([first.tile, second.tile, view, shift[:, 0], shift[:, 1], np.rint(share * 1e6).astype(np.int64)], axis=1)
         kept.append(found[share <= ALIKE])
     return _best(np.concatenate(kept))
+
+
+def _points(marks: Landmarks) -> Floats:
+    """Return where landmarks stand in the search: brightness, then what all views share.
+
+    Brightness first, since it tells most of them apart at once; JPEG moves it by a grey level, a tenth of what is let through.
+    """
+    return np.concatenate([(marks.mean * np.float32(ALIKE / COLOUR))[:, None], invariants(marks.terms)], axis=1)
 
 
 def _best(found: Codes, most: int = 2) -> Codes:

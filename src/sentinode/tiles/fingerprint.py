@@ -72,7 +72,7 @@ def cosines(terms: int, length: int) -> Floats:
     at = np.arange(length)
     rows = np.cos(np.pi * (2 * at + 1) * np.arange(terms)[:, None] / (2 * length)) * np.sqrt(2)
     rows[0] = 1.0
-    made = (rows / length).astype(np.float32)
+    made: Floats = (rows / length).astype(np.float32)
     made.setflags(write=False)
     return made
 
@@ -125,7 +125,7 @@ def luminance(tiles: Tiles) -> Floats:
 
 def contrasts(prints: Prints) -> Floats:
     """Return the contrast of each tile in grey levels, float32 [n]."""
-    return np.asarray(prints["contrast"], np.float32) / FINE
+    return np.asarray(prints["contrast"] / FINE, np.float32)
 
 
 def is_blank(prints: Prints) -> npt.NDArray[np.bool_]:

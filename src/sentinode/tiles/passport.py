@@ -218,4 +218,4 @@ def _near(prints: Prints | None, part: pd.DataFrame, rows: pd.DataFrame) -> "pd.
     filled = part["near"][part["near"] != b""].unique().tolist()
     if prints is not None and filled:
         found[near_pairs(prints, unpacked(filled))[0]] = True
-    return pd.Series(found, index=rows.index)
+    return pd.Series(found, index=rows.index, dtype=bool)
