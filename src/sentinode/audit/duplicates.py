@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sentinode.audit.landmarks import Landmarks, joined, landmarks, meetings
-from sentinode.audit.pixels import SAME, align
+from sentinode.audit.pixels import SAME, SAME_PART, align
 from sentinode.errors import StoreProblem
 from sentinode.progress import Progress
 from sentinode.tiles.fingerprint import CHUNK, Codes, Prints, Tiles, fingerprints, is_blank, near_pairs
@@ -55,7 +55,7 @@ def duplicates(store: Store, against: Store | None = None, workers: int | None =
     pandas.DataFrame
         One row a pair, ordered: id_a, id_b; kind (`exact` equal bytes, `turned` equal bytes in another view, `near` the whole tile,
         changed, `overlap` shifted); view (0 to 7 in the order of `views_of`, applied to a); dx, dy (pixel (x, y) of that view of a is
-        (x + dx, y + dy) of b); distance (0 for equal bytes, up to 0.4; see `pixels.align`); label_a, label_b; conflict (both known
+        (x + dx, y + dy) of b); distance (0 for equal bytes; see `pixels.align`); label_a, label_b; conflict (both known
         and different). `attrs["blank"]` counts tiles that have no pattern and are compared by bytes alone.
 
     Raises
@@ -133,7 +133,8 @@ def _alike(one: Seen, other: Seen, between: bool, progress: Progress) -> list[Fo
                 continue
             left, right = one.store.tiles[key[0]], other.store.tiles[key[1]]
             aligned = align(left, right, turn, dy, dx)
-            if aligned.distance > SAME or (key in best and best[key][6] <= aligned.distance):
+            limit = SAME if aligned.dy == aligned.dx == 0 else SAME_PART
+            if aligned.distance > limit or (key in best and best[key][6] <= aligned.distance):
                 continue
             kind = "near" if aligned.dy == aligned.dx == 0 else "overlap"
             if kind == "near" and np.array_equal(views_of(left)[turn], right):
