@@ -140,18 +140,27 @@ def _alike(one: Seen, other: Seen, between: bool, progress: Progress) -> list[Fo
             if kind == "near" and np.array_equal(views_of(left)[turn], right):
                 kind = "turned"
             best[key] = (*key, kind, turn, aligned.dx, aligned.dy, aligned.distance)
-    return [pair for found in best.values() for pair in _with_copies(found, one, other)]
+    copies = (_copies(one), _copies(other))
+    return [pair for found in best.values() for pair in _with_copies(found, *copies)]
 
 
-def _with_copies(found: Found, one: Seen, other: Seen) -> list[Found]:
+def _copies(seen: Seen) -> dict[int, list[int]]:
+    """Return the other rows of equal bytes for each tile that stands for some."""
+    digests = seen.store.rows["digest"]
+    stands = dict(zip(digests.to_numpy(str)[seen.order].tolist(), seen.order.tolist(), strict=True))
+    made: dict[int, list[int]] = {}
+    for at in np.flatnonzero(digests.duplicated(keep=False).to_numpy()).tolist():
+        first = stands[str(digests.iloc[at])]
+        if at != first:
+            made.setdefault(first, []).append(at)
+    return made
+
+
+def _with_copies(found: Found, ones: dict[int, list[int]], others: dict[int, list[int]]) -> list[Found]:
     """Return a pair, and its kind again for each copy of either tile with the other."""
-    a, b, *rest = found
-    copies = [
-        np.flatnonzero((seen.store.rows["digest"] == seen.store.rows["digest"].iloc[at]).to_numpy()).tolist()
-        for seen, at in ((one, a), (other, b))
-    ]
-    pairs = [(a, b)] + [(copy, b) for copy in copies[0] if copy != a] + [(a, copy) for copy in copies[1] if copy != b]
-    return [(left, right, *rest) for left, right in pairs]  # type: ignore[misc]
+    a, b, kind, view, dx, dy, distance = found
+    pairs = [(a, b)] + [(copy, b) for copy in ones.get(a, [])] + [(a, copy) for copy in others.get(b, [])]
+    return [(left, right, kind, view, dx, dy, distance) for left, right in pairs]
 
 
 def _table(found: list[Found], store: Store, against: Store) -> pd.DataFrame:

@@ -17,6 +17,8 @@ SAME = 0.4
 """Largest difference of the pixels of one place, smoothed, as a share of the smaller deviation, where whole tiles agree."""
 SAME_PART = 0.2
 """The same where one is shifted: less tissue has to speak for the pair, and more shifts are tried."""
+SURE = 0.05
+"""Below this no better shift is looked for."""
 BLOCK = 4
 """Edge in pixels of the blocks whose means are compared; JPEG's noise and half a pixel of shift matter little to them."""
 LEAST_DEVIATION = 3.0
@@ -40,8 +42,11 @@ def align(one: Tiles, other: Tiles, view: int, dy: int, dx: int) -> Alignment:
     deviation; infinite where too little is common, where it has no pattern, or where its mean colours differ by more than `COLOUR`.
     """
     seen = views_of(one)[view]
-    steps = [(0, 0)] if dy == dx == 0 else [(up, left) for up in (0, -1, 1) for left in (0, -1, 1)]
-    tried = [Alignment(dy + up, dx + left, _apart(seen, other, dy + up, dx + left)) for up, left in steps]
+    first = Alignment(dy, dx, _apart(seen, other, dy, dx))
+    if dy == dx == 0 or first.distance <= SURE:  # a pixel off, real tissue is further apart than that: nine times fewer to try
+        return first
+    steps = [(up, left) for up in (-1, 0, 1) for left in (-1, 0, 1) if up or left]
+    tried = [first, *(Alignment(dy + up, dx + left, _apart(seen, other, dy + up, dx + left)) for up, left in steps)]
     return min(tried, key=lambda found: (found.distance, abs(found.dy - dy) + abs(found.dx - dx), found.dy, found.dx))
 
 
