@@ -21,7 +21,7 @@ from sentinode.progress import Progress
 from sentinode.run import claim_folder, write_json
 from sentinode.scores import Scores, write_scores
 from sentinode.settings import CompareSettings, settings_from
-from sentinode.tiles.passport import dihedral_digest
+from sentinode.tiles.passport import Marks, marks_of
 from sentinode.tiles.split import read_split
 from sentinode.tiles.store import Store
 
@@ -96,9 +96,10 @@ def compare(
     names = names_of([Path(one) for one in inputs])
     claim_folder(folder, "comparison.json", resume=False, overwrite=overwrite)
     # Once for all runs: it reads every pixel.
-    digests = dihedral_digest(store.tiles) if any(Path(one).is_dir() for one in inputs) else []
+    labelled = np.flatnonzero(store.rows["label"].to_numpy() >= 0)
+    marks = marks_of(store.tiles, labelled) if any(Path(one).is_dir() for one in inputs) else None
     given = [
-        given_of(name, Path(one), store, digests, settings.views, quiet=quiet) for name, one in zip(names, inputs, strict=True)
+        given_of(name, Path(one), store, marks, settings.views, quiet=quiet) for name, one in zip(names, inputs, strict=True)
     ]
     progress.say("comparing: intervals, pairs, ranks, floor")
     floor = floor_of(settings, [one.run for one in given if one.run])
@@ -124,8 +125,8 @@ def names_of(inputs: Sequence[Path]) -> list[str]:
     return [f"{name} (input)" if name == FLOOR else name for name in names]
 
 
-def given_of(name: str, path: Path, store: Store, dihedral: list[str], views: int, *, quiet: bool) -> Given:
-    """Score or read one input, join it to the store, and look up what it has seen; `dihedral` are the digests of the store's tiles."""
+def given_of(name: str, path: Path, store: Store, marks: Marks | None, views: int, *, quiet: bool) -> Given:
+    """Score or read one input, join it to the store, and look up what it has seen; `marks` are the labelled tiles'."""
     try:
         runs, scores = scored([path], store, views if path.is_dir() else 1, quiet)
     except ScoresProblem as error:
@@ -134,7 +135,7 @@ def given_of(name: str, path: Path, store: Store, dihedral: list[str], views: in
     if not runs:
         unknown = "what these predictions were trained on is not known: tiles they have seen cannot be excluded"
         return Given(name, None, scores, Provenance("scores"), (*remarks, unknown))
-    origin = origin_of([read_split(path / "split.parquet")], store, dihedral)
+    origin = origin_of([read_split(path / "split.parquet")], store, marks)
     passport = origin.passport
     seen = passport is not None and passport.is_contaminated
     came = Provenance("run", origin.protocol, seen, passport.as_dict() if passport else None, (name,))

@@ -18,7 +18,7 @@ from sentinode.report.gallery import Gallery
 from sentinode.run import claim_folder, read_json, write_json
 from sentinode.scores import Scores, align, read_scores, write_scores
 from sentinode.settings import EvaluateSettings, JudgeSettings, settings_from
-from sentinode.tiles.passport import Contamination, contamination, dihedral_digest
+from sentinode.tiles.passport import Contamination, Marks, marks_of, seen_of
 from sentinode.tiles.split import Split, read_split
 from sentinode.tiles.store import Store, open_store
 
@@ -150,24 +150,24 @@ class Origin:
     warnings: tuple[str, ...]
 
 
-def origin_of(splits: list[Split], store: Store, dihedral: list[str] | None = None) -> Origin:
+def origin_of(splits: list[Split], store: Store, marks: Marks | None = None) -> Origin:
     """Compare a test store with what the runs' splits say was trained on.
 
     The protocol is `other slides` if all slides are known on both sides and none is shared with training or choosing, `grouped`
     if test slides chose but none trained, `random tiles` if slides or tiles are shared with training, and `unknown` otherwise.
-    `dihedral` holds the store's digests where they are known already.
+    `marks` are those of the labelled tiles, where they are known already.
     """
     if not splits:
         return Origin("unknown", None, ("protocol unknown: what these predictions were trained on is not known",))
     at = np.flatnonzero(store.rows["label"].to_numpy() >= 0)
-    labelled, digests = store.rows.iloc[at], dihedral_digest(store.tiles) if dihedral is None else dihedral
-    seen = contamination(splits, labelled, [digests[i] for i in at])
+    labelled = store.rows.iloc[at]
+    seen = seen_of(splits, labelled, marks or marks_of(store.tiles, at))
     tables = [split.table for split in splits]
     train, valid = (
         {group for table in tables for group in table.loc[table["part"] == part, "group"]} for part in ("train", "valid")
     )
     test = set(labelled["group"])
-    if (test & train) - {""} or seen.exact or seen.turned:
+    if (test & train) - {""} or seen.trained_on:
         protocol = "random tiles"
     elif "" in test | train | valid:
         protocol = "unknown"
