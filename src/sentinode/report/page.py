@@ -23,6 +23,8 @@ TITLES = {
     "specificity": "specificity",
     "brier_loss": "Brier loss",
     "ece": "calibration error (ECE)",
+    "sensitivity_at_specificity_95": "sensitivity at 95 % specificity",
+    "sensitivity_at_specificity_90": "sensitivity at 90 % specificity",
     "auroc_difference": "AUROC, model less colour alone",
 }
 """How figures are called on the page; others go by their own name."""
