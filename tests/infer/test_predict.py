@@ -19,6 +19,7 @@ from sentinode.infer.predict import predict, score_store
 from sentinode.nets.trained import load
 from sentinode.scores import read_scores
 from sentinode.tiles.pack import pack
+from sentinode.tiles.split import read_split
 from sentinode.tiles.store import Store
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
 
@@ -267,3 +268,27 @@ def test_score_store_is_predict_without_a_file(place: Place, tmp_path: Path) -> 
     written = predict(*place.runs, place.store.path, out=tmp_path / "s.csv", views=4, quiet=True)
     pd.testing.assert_frame_equal(scores.table, written.table)
     assert scores.header == written.header
+
+
+def test_training_tiles_among_those_scored_are_named(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split = read_split(place.runs[0] / "split.parquet")
+    trained = place.store.tiles[split.rows_of("train")[:3]]
+    known = images(
+        tmp_path / "in", {"a": trained[0], "b": np.rot90(trained[1]), "new": synthesise(1, 1, px=32, seed=77).tiles[0]}
+    )
+    Image.fromarray(trained[2]).save(known / "c.jpg", quality=75)
+    scores = predict(place.runs[0], known, out=tmp_path / "s.csv")
+    passport = read_scores(tmp_path / "s.csv").header["passport"]
+    assert passport == scores.header["passport"]
+    assert {name: passport["examples"][name] for name in ("exact", "turned", "near")} == {
+        "exact": ["a"],
+        "turned": ["b"],
+        "near": ["c"],
+    }
+    assert (
+        "contaminated: 1 of 4 test tiles are re-encoded or slightly changed training tiles, such as 'c'"
+        in capsys.readouterr().err
+    )
+    shutil.copytree(place.runs[0], tmp_path / "bare")
+    (tmp_path / "bare" / "split.parquet").unlink()
+    assert "passport" not in predict(tmp_path / "bare", known, out=tmp_path / "t.csv", quiet=True).header

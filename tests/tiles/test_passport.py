@@ -1,15 +1,22 @@
 """A training tile is known however it is turned."""
 
 import hashlib
+import io
+import json
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from sentinode.errors import StoreProblem
+from sentinode.tiles.fingerprint import fingerprints
 from sentinode.tiles.passport import contamination, dihedral_digest, with_passport
-from sentinode.tiles.split import make_split
+from sentinode.tiles.split import make_split, read_split, write_split
+from sentinode.tiles.synth import synthesise
 
 
 def tiles(n: int = 12, px: int = 16, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -74,6 +81,7 @@ def test_contamination_counts_each_kind_once_and_names_it() -> None:
     assert found.examples == {
         "exact": ["t100", "t101", "t102"],
         "turned": ["t103", "t104"],
+        "near": [],
         "slides": [slide],
         "chosen": ["t105"],
     }
@@ -94,3 +102,45 @@ def test_the_passport_needs_the_stores_of_the_split() -> None:
     with pytest.raises(StoreProblem, match=r"the 20 tiles of the split.*found 10"):
         with_passport(split, seen[:10])
     assert with_passport(split, seen[:10], seen[10:]).table["dihedral_digest"].tolist() == dihedral_digest(seen)
+
+
+def encoded(tile: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(tile)).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+@pytest.mark.parametrize("quality", [75, 85, 95])
+def test_re_encoded_training_tiles_are_counted_as_near_in_every_view(quality: int) -> None:
+    tissue = synthesise(4, 20, px=96, seed=3)
+    split = with_passport(make_split(rows_of(tissue.tiles, tissue.groups), "grouped", 0.25), tissue.tiles)
+    train, valid = split.rows_of("train"), split.rows_of("valid")
+    changed = [encoded(view, quality) for view in eight(tissue.tiles[train[0]])]
+    changed += [encoded(eight(tissue.tiles[valid[at]])[at % 8], quality) for at in range(8)]
+    fresh = synthesise(1, 30, px=96, seed=8).tiles
+    test = np.concatenate([np.stack(changed), fresh])
+    found = contamination([split], rows_of(test, [""] * 46, first=100), dihedral_digest(test), fingerprints(test))
+    assert (found.exact, found.turned, found.near, found.chosen, found.unchecked) == (0, 0, 8, 8, 0)
+    assert found.examples["near"] == [f"t{100 + at}" for at in range(5)]
+    assert found.is_contaminated
+    assert found.warnings()[0].startswith("contaminated: 8 of 46 test tiles are re-encoded or slightly changed training tiles")
+
+
+def test_a_split_of_the_first_format_is_read_and_says_what_it_cannot_know(tmp_path: Path) -> None:
+    seen = synthesise(2, 20, px=32, seed=1)
+    split = with_passport(make_split(rows_of(seen.tiles, [""] * 40), "random"), seen.tiles)
+    path = tmp_path / "split.parquet"
+    write_split(path, split)
+    assert read_split(path).table["near"].tolist() == split.table["near"].tolist()
+    old = pq.ParquetFile(path).read()
+    notes = json.loads(old.schema.metadata[b"sentinode split"])
+    assert notes["format"] == 2
+    old = old.drop_columns(["near"]).replace_schema_metadata({b"sentinode split": json.dumps(notes | {"format": 1}).encode()})
+    pq.write_table(old, path)
+    again = read_split(path)
+    assert (again.table["near"] == b"").all()
+    pd.testing.assert_frame_equal(again.table.drop(columns="near"), split.table.drop(columns="near"))
+    test = np.stack([encoded(tile, 75) for tile in seen.tiles])
+    found = contamination([again], rows_of(test, [""] * 40, 100), dihedral_digest(test), fingerprints(test))
+    assert (found.near, found.unchecked) == (0, 40)
+    assert "40 training tiles have no fingerprint" in found.warnings()[-1]

@@ -228,5 +228,5 @@ def test_foreign_files_are_no_split(tmp_path: Path) -> None:
     with pytest.raises(SplitProblem, match="a readable"):
         read_split(path)
     rows().to_parquet(path)
-    with pytest.raises(SplitProblem, match="a split of format 1"):
+    with pytest.raises(SplitProblem, match="a split of format 2"):
         read_split(path)

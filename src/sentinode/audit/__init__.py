@@ -1,1 +1,1 @@
-"""What is wrong with a set of tiles, before anything is trained on it: numbers and queues in, never torch."""
+"""What is wrong with a store before anything is trained on it; never torch."""

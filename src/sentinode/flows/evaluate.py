@@ -14,7 +14,7 @@ from sentinode.progress import Progress
 from sentinode.run import claim_folder, read_json, write_json
 from sentinode.scores import Scores, align, logit_of, probability_of, read_scores, write_scores
 from sentinode.settings import EvaluateSettings, settings_from
-from sentinode.tiles.passport import Contamination, contamination, dihedral_digest
+from sentinode.tiles.passport import Contamination, seen_of
 from sentinode.tiles.split import Split, read_split
 from sentinode.tiles.store import Store, open_store
 
@@ -155,14 +155,13 @@ def origin_of(splits: list[Split], store: Store) -> Origin:
     if not splits:
         return Origin("unknown", None, ("protocol unknown: what these predictions were trained on is not known",))
     at = np.flatnonzero(store.rows["label"].to_numpy() >= 0)
-    labelled, digests = store.rows.iloc[at], dihedral_digest(store.tiles)
-    seen = contamination(splits, labelled, [digests[i] for i in at])
+    labelled, seen = store.rows.iloc[at], seen_of(splits, store, at)
     tables = [split.table for split in splits]
     train, valid = (
         {group for table in tables for group in table.loc[table["part"] == part, "group"]} for part in ("train", "valid")
     )
     test = set(labelled["group"])
-    if (test & train) - {""} or seen.exact or seen.turned:
+    if (test & train) - {""} or seen.trained_on:
         protocol = "random tiles"
     elif "" in test | train | valid:
         protocol = "unknown"

@@ -16,6 +16,8 @@ from sentinode.progress import Progress
 from sentinode.scores import Scores, probability_of, write_scores, write_submission
 from sentinode.settings import PredictSettings, settings_from
 from sentinode.tiles.pack import open_or_pack
+from sentinode.tiles.passport import seen_of
+from sentinode.tiles.split import read_split
 from sentinode.tiles.store import Store
 
 LABEL_TROUBLE = {"no image for label", "label is not a class"}
@@ -73,12 +75,26 @@ def predict(
     with open_or_pack(tiles, quiet=quiet) as store:
         if submission:
             check_whole(tiles, store)
-        scores = score_runs(runs, store, settings, quiet=quiet)
+        scores = checked_against(runs, store, score_runs(runs, store, settings, quiet=quiet), Progress(quiet))
     if submission:
         write_submission(target, scores.table["id"].tolist(), scores.table["probability"].to_numpy())
     else:
         write_scores(target, scores)
     return scores
+
+
+def checked_against(runs: list[Run], store: Store, scores: Scores, progress: Progress) -> Scores:
+    """Return the scores with `passport` in their header: how many of the tiles the runs have seen; said aloud if any.
+
+    Runs that came without their split.parquet are not asked; where none has one, nothing is written.
+    """
+    splits = [read_split(run.path / "split.parquet") for run in runs if (run.path / "split.parquet").is_file()]
+    if not splits:
+        return scores
+    seen = seen_of(splits, store)
+    for line in seen.warnings():
+        progress.say(line, always=True)
+    return Scores(scores.table, scores.header | {"passport": seen.as_dict()})
 
 
 def check_target(target: Path, submission: bool, overwrite: bool) -> None:

@@ -1,4 +1,9 @@
-"""What a run has seen: digests that survive turning and mirroring, and how much of a test store a run was trained on."""
+"""What a run has seen: digests that survive turning and mirroring, fingerprints that survive JPEG, and how much of a test store it was.
+
+Three ways to know a training tile again, each with its own name: `exact` (equal bytes), `turned` (equal bytes in another view), `near`
+(the same pattern in any view: re-encoded, blurred, brightened a little; see `fingerprint` for what that is and what it was measured
+on). A tile without a pattern, such as glass, is known by its bytes alone. Fields of view that overlap are not looked for here.
+"""
 
 import hashlib
 import os
@@ -12,7 +17,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from sentinode.errors import StoreProblem, shown
+from sentinode.tiles.fingerprint import Prints, fingerprints, near_pairs, packed, unpacked
 from sentinode.tiles.split import Split
+from sentinode.tiles.store import Store
 
 Tiles = npt.NDArray[np.uint8]
 CHUNK = 256
@@ -75,67 +82,102 @@ def _head(chunk: Tiles, view: int, length: int) -> npt.NDArray[np.uint64]:
 
 
 def with_passport(split: Split, *stores: Tiles) -> Split:
-    """Return the split with `dihedral_digest` filled for the tiles that train or choose.
+    """Return the split with `dihedral_digest` and `near` filled for the tiles that train or choose.
 
     `stores` are the tiles the split's table lists, in its order: one store's, or the training store's and the valid store's.
     """
-    digests = np.full(len(split.table), "", dtype=object)
+    digests, near = (np.full(len(split.table), empty, dtype=object) for empty in ("", b""))
     seen, first = (split.table["part"] != "unused").to_numpy(), 0
     for tiles in stores:
         wanted = np.flatnonzero(seen[first : first + len(tiles)])
-        for start in range(0, len(wanted), CHUNK * 16):
-            at = wanted[start : start + CHUNK * 16]
-            digests[first + at] = dihedral_digest(tiles[at])
+        digests[first + wanted], prints = _known_by(tiles, wanted)
+        near[first + wanted] = packed(prints)
         first += len(tiles)
     if first != len(split.table):
         raise StoreProblem(
             f"the {len(split.table):,} tiles of the split", f"{first:,}", "pass the stores that the split was made of"
         )
-    return replace(split, table=split.table.assign(dihedral_digest=digests.astype(str)))
+    return replace(split, table=split.table.assign(dihedral_digest=digests.astype(str), near=near))
 
 
 @dataclass(frozen=True)
 class Contamination:
     """How much of a test store runs have seen, with a few names of each.
 
-    `exact` counts test tiles equal to a training tile, `turned` those equal only after a rotation or reflection, `slides` test
-    tiles from a slide that trained, `chosen` those in valid (they chose epoch and threshold) and not already counted.
+    `exact` counts test tiles equal to a training tile, `turned` those equal only after a rotation or reflection, `near` those that
+    are a training tile re-encoded or slightly changed and neither of these, `slides` test tiles from a slide that trained, `chosen`
+    those in valid (they chose epoch and threshold) and not already counted. `unchecked` counts training and valid tiles of runs
+    whose split.parquet has no fingerprints yet: near copies of these were not looked for.
     """
 
     n: int
     exact: int
     turned: int
+    near: int
     slides: int
     chosen: int
+    unchecked: int
     examples: dict[str, list[str]]
 
     @property
     def is_contaminated(self) -> bool:
         """Whether anything that trained or chose is on the test side."""
-        return bool(self.exact or self.turned or self.slides or self.chosen)
+        return bool(self.trained_on or self.slides or self.chosen)
+
+    @property
+    def trained_on(self) -> int:
+        """How many test tiles are training tiles, however turned or encoded."""
+        return self.exact + self.turned + self.near
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts and examples for judgement.json."""
-        counts = {"n": self.n, "exact": self.exact, "turned": self.turned, "slides": self.slides, "chosen": self.chosen}
-        return counts | {"examples": self.examples}
+        counts = ("n", "exact", "turned", "near", "slides", "chosen", "unchecked")
+        return {name: getattr(self, name) for name in counts} | {"examples": self.examples}
 
     def warnings(self) -> list[str]:
         """Return one sentence for each kind of contamination, with names."""
         said = {
             "exact": "test tiles were trained on",
             "turned": "test tiles are turned or mirrored training tiles",
+            "near": "test tiles are re-encoded or slightly changed training tiles",
             "slides": "test tiles are from slides that were trained on",
             "chosen": "test tiles chose the epoch or the threshold",
         }
         counts = self.as_dict()
-        return [
+        lines = [
             f"contaminated: {counts[kind]:,} of {self.n:,} {text}, such as {', '.join(map(shown, self.examples[kind][:3]))}"
             for kind, text in said.items()
             if counts[kind]
         ]
+        if self.unchecked:
+            lines.append(
+                f"{self.unchecked:,} training tiles have no fingerprint: re-encoded copies of them were not looked for; "
+                "train the run again with this version"
+            )
+        return lines
 
 
-def contamination(splits: Iterable[Split], rows: pd.DataFrame, dihedral: list[str]) -> Contamination:
+def seen_of(splits: list[Split], store: Store, rows: npt.NDArray[np.int64] | None = None) -> Contamination:
+    """Count what of a store, or of some `rows` of it, the runs with these splits have seen."""
+    at = np.arange(len(store)) if rows is None else rows
+    dihedral, prints = _known_by(store.tiles, at)
+    return contamination(splits, store.rows.iloc[at], dihedral, prints)
+
+
+def _known_by(tiles: Tiles, rows: npt.NDArray[np.int64]) -> tuple[list[str], Prints]:
+    """Return dihedral digests and fingerprints of some rows of a memory map, read a piece at a time."""
+    digests: list[str] = []
+    prints = [fingerprints(tiles[:0])]
+    for start in range(0, len(rows), CHUNK * 16):
+        here = tiles[rows[start : start + CHUNK * 16]]
+        digests += dihedral_digest(here)
+        prints.append(fingerprints(here))
+    return digests, np.concatenate(prints)
+
+
+def contamination(
+    splits: Iterable[Split], rows: pd.DataFrame, dihedral: list[str], prints: Prints | None = None
+) -> Contamination:
     """Count the tiles and slides of a test store that any of the splits' training parts holds.
 
     Parameters
@@ -146,22 +188,34 @@ def contamination(splits: Iterable[Split], rows: pd.DataFrame, dihedral: list[st
         The test store's: id, digest, group. Slides are compared by name, unknown ones never.
     dihedral
         `dihedral_digest` of the test tiles, in the order of `rows`.
+    prints
+        Their `fingerprints`; without them near copies are not looked for.
     """
     tables = pd.concat([split.table for split in splits], ignore_index=True)
     train, valid = tables[tables["part"] == "train"], tables[tables["part"] == "valid"]
     turned_digests = pd.Series(dihedral, index=rows.index, dtype=str)
     exact = rows["digest"].isin(train["digest"])
     turned = turned_digests.isin(set(train["dihedral_digest"]) - {""}) & ~exact
+    near = _near(prints, train, rows) & ~exact & ~turned
     slides = rows["group"].isin(set(train["group"]) - {""})
     in_valid = rows["digest"].isin(valid["digest"]) | turned_digests.isin(set(valid["dihedral_digest"]) - {""})
-    chosen = in_valid & ~exact & ~turned
+    chosen = (in_valid | _near(prints, valid, rows)) & ~exact & ~turned & ~near
+    kinds = {"exact": exact, "turned": turned, "near": near, "slides": slides, "chosen": chosen}
     examples = {
-        kind: sorted(set(rows.loc[mask, column].astype(str)))[:EXAMPLES]
-        for kind, mask, column in (
-            ("exact", exact, "id"),
-            ("turned", turned, "id"),
-            ("slides", slides, "group"),
-            ("chosen", chosen, "id"),
-        )
+        kind: sorted(set(rows.loc[mask, "group" if kind == "slides" else "id"].astype(str)))[:EXAMPLES]
+        for kind, mask in kinds.items()
     }
-    return Contamination(len(rows), int(exact.sum()), int(turned.sum()), int(slides.sum()), int(chosen.sum()), examples)
+    seen = tables["part"] != "unused"
+    unchecked = int((tables["near"][seen] == b"").sum()) if prints is not None else 0
+    return Contamination(
+        n=len(rows), unchecked=unchecked, examples=examples, **{kind: int(mask.sum()) for kind, mask in kinds.items()}
+    )
+
+
+def _near(prints: Prints | None, part: pd.DataFrame, rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which of `rows` are near to a tile of `part`, by fingerprints."""
+    found = np.zeros(len(rows), bool)
+    filled = part["near"][part["near"] != b""].unique().tolist()
+    if prints is not None and filled:
+        found[near_pairs(prints, unpacked(filled))[0]] = True
+    return pd.Series(found, index=rows.index)

@@ -17,9 +17,9 @@ import pandas as pd
 from sentinode.errors import SplitProblem, UsageProblem, shown
 from sentinode.run import replacing
 
-FORMAT = 1
-"""Version of split.parquet."""
-COLUMNS = ("id", "digest", "dihedral_digest", "group", "label", "part", "fold")
+FORMAT = 2
+"""Version of split.parquet; 1 had no `near` and is read with it empty."""
+COLUMNS = ("id", "digest", "dihedral_digest", "near", "group", "label", "part", "fold")
 """Columns of split.parquet."""
 PARTS = ("train", "valid", "unused")
 """What a tile can be: `train` fits weights, `valid` chooses among them, `unused` has no label, or no slide where it needs one."""
@@ -36,8 +36,8 @@ class Split:
     """Who trains and who chooses.
 
     `table` has one row a tile in the store's order (with a valid store of its own, its tiles follow): id, digest, dihedral_digest
-    ("" until the passport fills it), group, label (int8), part, and fold (int16: the fold in which the tile is held out, -1 in
-    none). `how` is what was done: random, grouped, or given (valid is a store of its own).
+    and near (text and bytes, empty until the passport fills them), group, label (int8), part, and fold (int16: the fold in which
+    the tile is held out, -1 in none). `how` is what was done: random, grouped, or given (valid is a store of its own).
     """
 
     table: pd.DataFrame
@@ -142,6 +142,7 @@ def _table(rows: pd.DataFrame, part: npt.NDArray[Any]) -> pd.DataFrame:
             "id": rows["id"].astype(str).to_numpy(),
             "digest": rows["digest"].astype(str).to_numpy(),
             "dihedral_digest": "",
+            "near": pd.Series([b""] * len(rows), dtype=object),
             "group": rows["group"].astype(str).to_numpy(),
             "label": rows["label"].to_numpy(np.int8),
             "part": part.astype(str),
@@ -366,6 +367,9 @@ def read_split(path: Path) -> Split:
         table = arrow.to_pandas()
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SplitProblem(f"a readable {shown(path)}", shown(error), "train the run again") from error
+    if notes.get("format") == 1 and "near" not in table:
+        table.insert(COLUMNS.index("near"), "near", pd.Series([b""] * len(table), dtype=object))
+        notes["format"] = FORMAT
     if notes.get("format") != FORMAT or list(table.columns) != list(COLUMNS) or not table["part"].isin(PARTS).all():
         raise SplitProblem(
             f"a split of format {FORMAT} in {shown(path)}",
