@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sentinode.errors import SentinodeError as SentinodeError
     from sentinode.fit.train import train as train
+    from sentinode.flows.audit import audit as audit
     from sentinode.flows.classifier import TileClassifier as TileClassifier
     from sentinode.flows.doctor import doctor as doctor
     from sentinode.flows.evaluate import evaluate as evaluate
@@ -32,6 +33,7 @@ HOMES = {
     "SentinodeError": "errors",
     "train": "fit.train",
     "TileClassifier": "flows.classifier",
+    "audit": "flows.audit",
     "doctor": "flows.doctor",
     "evaluate": "flows.evaluate",
     "ladder": "flows.ladder",

@@ -12,6 +12,7 @@ from cyclopts import App, Argument, ArgumentCollection, CycloptsError, Parameter
 import sentinode
 from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, masked, nearest, shown
 from sentinode.settings import (
+    AuditSettings,
     EvaluateSettings,
     LadderSettings,
     PackSettings,
@@ -210,6 +211,23 @@ def evaluate(
     """Judge runs, or anyone's predictions, on a store: every figure with its interval, beside the colour floor."""
     judgement = sentinode.evaluate(*inputs, out=out, settings=settings, overwrite=overwrite, quiet=quiet)
     answer(judgement, as_json)
+
+
+@app.command
+def audit(
+    store: Annotated[Path, Parameter(help="A packed store.")],
+    /,
+    *,
+    out: Out,
+    against: Annotated[Path | None, Parameter(help="Another store: tiles of one place in both are named.")] = None,
+    settings: Annotated[AuditSettings, Flat] = AuditSettings(),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Look for what would spoil a figure: duplicates, spoilt tiles, colour domains, leaks, wrong labels; a queue to review."""
+    found = sentinode.audit(store, out=out, against=against, settings=settings, overwrite=overwrite, quiet=quiet)
+    answer(found, as_json)
 
 
 @app.command

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 
-from sentinode.audit.folds import Codes
+from sentinode.audit.folds import Codes, Features, Floats
 from sentinode.audit.leaks import Kinship
 from sentinode.audit.suspects import label_suspects, logistic, reduced, with_colour
 from sentinode.errors import UndefinedScore
@@ -55,11 +55,11 @@ def test_confident_learning_counts_by_the_mean_of_the_other_class() -> None:
 def test_folds_keep_the_strictest_units_that_there_are(groups: list[str], domains: list[str] | None, words: str) -> None:
     seen: list[set[float]] = []
 
-    def watching(train: np.ndarray[tuple[int, ...], np.dtype[np.generic]], labels: Codes, other: object) -> object:
+    def watching(train: Features, labels: Codes, other: Features) -> Floats:
         seen.append(set(np.asarray(train)[:, 0].tolist()))
-        return logistic(train, labels, other)  # type: ignore[arg-type]
+        return logistic(train, labels, other)
 
-    found = label_suspects(FEATURES, TRUE, kin(groups, domains), watching, np.arange(400))  # type: ignore[arg-type]
+    found = label_suspects(FEATURES, TRUE, kin(groups, domains), watching, np.arange(400))
     assert found.folds.startswith(words)
     names = groups if words == "slides" else domains
     if names:

@@ -1,6 +1,7 @@
 """Folds of whole units (tiles, sets of duplicates, slides, pseudo-groups), both classes in each, and predictions out of fold."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from sentinode.tiles.split import seeded_keys
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Features = npt.NDArray[np.generic]
+Features = npt.NDArray[Any]
 """Any real numbers [n, d]."""
 Probe = Callable[[Features, Codes, Features], Floats]
 """Takes training features [m, d], their labels [m] of 0 and 1, and other features [k, d]; gives probabilities [k] of class 1."""
