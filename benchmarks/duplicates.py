@@ -85,7 +85,7 @@ def planted(tiles: Tiles) -> dict[str, tuple[Tiles, Tiles]]:
 
 def recall(folder: Path, tiles: Tiles) -> dict[str, dict[str, Any]]:
     """Return by kind how many copies were paired with their original, of how many, and of how many that are not blank."""
-    from sentinode.audit.duplicates import duplicates
+    from sentinode.qc.duplicates import duplicates
     from sentinode.tiles.fingerprint import fingerprints, is_blank
     from sentinode.tiles.store import open_store
 
@@ -105,7 +105,7 @@ def recall(folder: Path, tiles: Tiles) -> dict[str, dict[str, Any]]:
 def real(tiles: Path, folder: Path) -> dict[str, Any]:
     """Return the pairs between kaggle and pcam/train, and the false ones between these and pcam/valid, by id."""
     import sentinode
-    from sentinode.audit.duplicates import duplicates
+    from sentinode.qc.duplicates import duplicates
 
     stores = {name: sentinode.pack(tiles / path, out=folder / f"{name}.store", quiet=True)
               for name, path in (("kaggle", "kaggle"), ("train", "pcam/train"), ("valid", "pcam/valid"))}  # fmt: skip
@@ -123,8 +123,8 @@ def child(folder: Path) -> None:
     def work() -> dict[str, Any]:
         import time
 
-        from sentinode.audit.duplicates import duplicates
         from sentinode.machine.memory import peak_bytes
+        from sentinode.qc.duplicates import duplicates
         from sentinode.tiles.store import open_store
 
         store = open_store(folder / "synthetic.store")

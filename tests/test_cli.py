@@ -13,7 +13,21 @@ import sentinode
 from sentinode.cli import app, main
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
 
-VERBS = {"quickstart", "pack", "info", "compare", "doctor", "models", "train", "tune", "ladder", "predict", "evaluate", "export"}
+VERBS = {
+    "quickstart",
+    "pack",
+    "info",
+    "audit",
+    "compare",
+    "doctor",
+    "models",
+    "train",
+    "tune",
+    "ladder",
+    "predict",
+    "evaluate",
+    "export",
+}
 HEAVY = {"torch", "pandas", "sklearn", "matplotlib", "numpy", "PIL", "pyarrow"}
 
 
@@ -86,6 +100,8 @@ def test_pack_info_and_json(kaggle: Path, tmp_path: Path, capsys: pytest.Capture
         (["tune", "x", "--out", "y"], 2, "expected --grid or --trials; found neither"),
         (["predict", "run", "--out", "x.csv"], 2, "at least one run"),
         (["predict", "run", "tiles", "--out", "x.txt"], 2, "ends in .csv or .parquet"),
+        (["audit", "nowhere.store", "--out", "x"], 3, "expected a store at 'nowhere.store'; found"),
+        (["audit", "x", "--out", "y", "--queue", "7"], 2, "expected a share from 0 to 1 for the queue; found '7"),
         (["export", "nowhere", "--to", "onnx"], 3, "expected a run folder at 'nowhere'"),
         (["export", "run", "--to", "onx"], 2, "onnx"),
         (["export", "run", "--to", "onnx", "--out", "x.pt"], 2, "ends in .onnx"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sentinode.errors import SentinodeError as SentinodeError
     from sentinode.fit.train import train as train
+    from sentinode.flows.audit import audit as audit
     from sentinode.flows.classifier import TileClassifier as TileClassifier
     from sentinode.flows.compare import compare as compare
     from sentinode.flows.doctor import doctor as doctor
@@ -33,6 +34,7 @@ HOMES = {
     "SentinodeError": "errors",
     "train": "fit.train",
     "TileClassifier": "flows.classifier",
+    "audit": "flows.audit",
     "compare": "flows.compare",
     "doctor": "flows.doctor",
     "evaluate": "flows.evaluate",

@@ -12,6 +12,7 @@ from cyclopts import App, Argument, ArgumentCollection, CycloptsError, Parameter
 import sentinode
 from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, masked, nearest, shown
 from sentinode.settings import (
+    AuditSettings,
     CompareSettings,
     EvaluateSettings,
     LadderSettings,
@@ -226,6 +227,23 @@ def compare(
     """Say which of several models is better on the same tiles, which are not told apart, and how many slides that would take."""
     compared = sentinode.compare(*inputs, test=test, out=out, settings=settings, overwrite=overwrite, quiet=quiet)
     answer(compared, as_json)
+
+
+@app.command
+def audit(
+    store: Annotated[Path, Parameter(help="A packed store.")],
+    /,
+    *,
+    out: Out,
+    against: Annotated[Path | None, Parameter(help="Another store: tiles of one place in both are named.")] = None,
+    settings: Annotated[AuditSettings, Flat] = AuditSettings(),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Look for what would spoil a figure: duplicates, spoilt tiles, colour domains, leaks, wrong labels; a queue to review."""
+    found = sentinode.audit(store, out=out, against=against, settings=settings, overwrite=overwrite, quiet=quiet)
+    answer(found, as_json)
 
 
 @app.command

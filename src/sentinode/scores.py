@@ -153,6 +153,12 @@ def write_submission(path: Path, ids: Sequence[str], probability: Floats) -> Non
     write_bytes(path, _csv_bytes(["id", "label"], [_cells(table["id"]), _cells(table["probability"])]))
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write any table as CSV, whole or not at all: guarded against formulas, quoted where need be, "" for a number that is none."""
+    columns = [["" if cell == "nan" else cell for cell in _cells(table[name])] for name in table.columns]
+    write_bytes(path, _csv_bytes([guarded(str(name)) for name in table.columns], columns))
+
+
 def _cells(column: "pd.Series[Any]") -> list[str]:
     if pd.api.types.is_float_dtype(column):
         return [repr(float(v)) for v in column]

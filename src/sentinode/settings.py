@@ -258,6 +258,28 @@ class CompareSettings(JudgeSettings):
     together: bool = option(True, "Take runs of one recipe that differ in seed or fold as one contestant.")
 
 
+@dataclass(frozen=True)
+class AuditSettings:
+    """How a store is audited."""
+
+    probe: Literal["auto", "network", "colour"] = option(
+        "auto",
+        "What looks for wrong labels: a frozen network's features with colour, or colour and texture; auto: network where its "
+        "weights are installed and at most 20,000 tiles have labels.",
+    )
+    queue: float = option(0.06, "Share of the labelled tiles that the queue names as label suspects, 0 to 1.")
+    features: str | None = option(None, "Folder where extracted features are kept; default: beside the store.")
+    workers: int | None = option(None, "Threads that read tiles; default: one a core.")
+    seed: int = option(0, "Of probes and foldings: the same seed gives the same audit.")
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        if not 0 <= self.queue <= 1:
+            raise UsageProblem("a share from 0 to 1 for the queue", shown(self.queue), "change --queue; 0.06 is the default")
+        if self.workers is not None and not 1 <= self.workers <= 1024:
+            raise UsageProblem("workers from 1 to 1024", shown(self.workers), "give another --workers, or leave it out")
+
+
 def fits(value: object, kind: Any) -> bool:
     """Return whether `value` is of the annotated type `kind`: a class, a Literal, or a union of such."""
     if get_origin(kind) is Literal:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from sentinode.audit.landmarks import Landmarks, joined, landmarks, meetings
-from sentinode.audit.pixels import SAME, SAME_PART, align
 from sentinode.errors import StoreProblem
 from sentinode.progress import Progress
+from sentinode.qc.landmarks import Landmarks, joined, landmarks, meetings
+from sentinode.qc.pixels import SAME, SAME_PART, align
 from sentinode.tiles.fingerprint import CHUNK, Codes, Prints, Tiles, fingerprints, is_blank, near_pairs
 from sentinode.tiles.passport import views_of
 from sentinode.tiles.store import Store, map_blocks

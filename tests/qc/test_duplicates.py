@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sentinode.audit.duplicates import COLUMNS, duplicates, groups
-from sentinode.audit.landmarks import landmarks, turned_place
 from sentinode.errors import StoreProblem
+from sentinode.qc.duplicates import COLUMNS, duplicates, groups
+from sentinode.qc.landmarks import landmarks, turned_place
 from sentinode.tiles.decode import tile_digest
 from sentinode.tiles.passport import views_of
 from sentinode.tiles.store import Store, StoreWriter, open_store
