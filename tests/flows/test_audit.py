@@ -140,7 +140,7 @@ def test_stores_that_do_not_fit_are_refused_before_anything_is_written(tmp_path:
         audit(store, out=tmp_path / "out", against=small, quiet=True)
     with pytest.raises(StoreProblem, match=r"expected tiles of at least 16 x 16 pixels in .*; found 0 tiles of 48 x 48; pack"):
         audit(empty, out=tmp_path / "out", quiet=True)
-    with pytest.raises(UsageProblem, match="expected a share from 0 to 1 for the queue; found '2.0'; change --queue"):
+    with pytest.raises(UsageProblem, match=r"expected a share from 0 to 1 for the queue; found '2.0'; change --queue"):
         audit(store, out=tmp_path / "out", queue=2.0, quiet=True)
     with pytest.raises(UsageProblem, match="expected workers from 1 to 1024; found '0'"):
         audit(store, out=tmp_path / "out", workers=0, quiet=True)

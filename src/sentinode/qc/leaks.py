@@ -39,9 +39,9 @@ class Kinship:
 
     def taken(self, rows: Codes) -> "Kinship":
         """Return the kinship of some rows, ascending."""
-        place = {int(row): at for at, row in enumerate(rows)}
+        place = {row: at for at, row in enumerate(rows.tolist())}
         kept = [np.array([place[int(row)] for row in some if int(row) in place], np.int64) for some in self.same]
-        names = ([list(of)[row] for row in rows] for of in map(list, (self.ids, self.groups, self.domains)))
+        names = ([of[row] for row in rows.tolist()] for of in map(list, (self.ids, self.groups, self.domains)))
         ids, groups, domains = names
         return Kinship(ids, groups, domains, [some for some in kept if len(some) > 1])
 

@@ -31,10 +31,10 @@ MOST_BLACK = 0.02
 """Share of black pixels: the edge of the scan, black ink, dirt. The densest lymphocytes reach 0.018."""
 MOST_THICK = 0.13
 """Share of blocks without light: folds, several layers. 99 % of real tiles stay below 0.12."""
-MOST_FOREIGN = 0.005
-"""Share of pixels of a colour that haematoxylin and eosin do not give; tissue reaches 0.0047."""
+MOST_FOREIGN = 0.007
+"""Share of pixels of a colour that the stain does not give; nuclei with coloured fringes reach 0.0056, ink and pigment begin at 0.009."""
 MOST_CLIPPED = 0.3
-"""Share of pixels cut off at 0 or 255; stained tissue reaches 0.2."""
+"""Share of pixels cut off at 0 or 255; none of 9,400 real tiles has more than 0.13."""
 LEAST_SHARP = -4.5
 """Robust standard deviations from the store's own median: a store that is unsharp as a whole has no unsharp tiles."""
 LEAST_SPREAD = 0.05

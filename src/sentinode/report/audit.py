@@ -122,7 +122,7 @@ def side_by_side(folder: Path, name: str, store: Store, other: Store, pairs: pd.
 def show(axes: Axes, tile: Tiles, below: str) -> None:
     """Show one tile and a few words under it."""
     axes.imshow(tile, interpolation="nearest")
-    axes.set_title(below, fontsize=6.5, y=-0.02, va="top", parse_math=False)
+    axes.text(0.5, -0.04, below, transform=axes.transAxes, fontsize=6.5, ha="center", va="top", parse_math=False)
 
 
 def draw_domains(axes: Axes, domains: Domains) -> None:
