@@ -223,6 +223,12 @@ class PredictSettings:
     batch: int = option(64, "Tiles a forward pass.")
 
 
+def check_resamples(resamples: int) -> None:
+    """Raise UsageProblem for so few resamples that the ends of an interval would rest on one draw or two."""
+    if resamples < 100:
+        raise UsageProblem("at least 100 resamples", str(resamples), "change --resamples; 2000 is the default")
+
+
 @dataclass(frozen=True)
 class JudgeSettings:
     """What `evaluate` and `compare` share."""
@@ -231,6 +237,10 @@ class JudgeSettings:
     floor: str | None = option(None, "Run or store whose colours give the floor; default: the first run's.")
     resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
     seed: int = option(0, "Of the bootstrap and of the floor's sample: the same seed gives the same judgement.")
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        check_resamples(self.resamples)
 
 
 @dataclass(frozen=True)

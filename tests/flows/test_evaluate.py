@@ -156,6 +156,10 @@ def test_protocols(place: Path) -> None:
     found = origin_of(splits, nameless)
     assert found.protocol == "unknown"
     assert any("shared ones cannot be excluded" in text for text in found.warnings)
+    guessed = [make_split(one.rows.assign(group="pseudo-stain-" + one.rows["group"]), "grouped", 0.4)]
+    other = nameless.rows.assign(group="pseudo-stain-1")
+    again = origin_of(guessed, Store(nameless.path, nameless.tiles, other, nameless.classes, "x", {}))
+    assert again.protocol == "unknown", "a pseudo-group is no slide, however it came into a store"
 
 
 def test_scores_of_another_store_do_not_join(place: Path, tmp_path: Path) -> None:

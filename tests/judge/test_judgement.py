@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, brier_score
 
 from sentinode.errors import UndefinedScore
 from sentinode.judge.judgement import judge_scores
+from sentinode.judge.statement import slides_of
 from sentinode.scores import Scores, logit_of
 
 FIXED = ["sensitivity_at_specificity_95", "sensitivity_at_specificity_90"]
@@ -189,3 +190,11 @@ def test_lines_say_warnings_first_then_protocol_then_figures() -> None:
     assert any(line.startswith("protocol: unknown; 600 tiles") for line in lines)
     assert "threshold 0.5 (0.5, not chosen on valid)" in lines
     assert [line.split()[0] for line in lines[-9:]] == NAMES
+
+
+def test_pseudo_groups_are_unknown_slides() -> None:
+    found = slides_of(np.array(["pseudo-stain-1", "pseudo-stain-2", "pseudo-stain-1"]))
+    assert (found.n, found.usable) == (0, False)
+    some = slides_of(np.array(["pseudo-stain-1", "s1", "s2"]))
+    assert not some.usable
+    assert "the slide of 1 of 3 tiles is not known" in some.warnings[0]

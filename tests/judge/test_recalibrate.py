@@ -7,8 +7,9 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
-from sentinode.judge.recalibrate import fit_isotonic, fit_platt, fit_temperature, folds_of, recalibrate, smoothed, tile_losses
+from sentinode.judge.recalibrate import fit_isotonic, fit_platt, fit_temperature, recalibrate, smoothed, tile_losses
 from sentinode.judge.statement import TILES
+from sentinode.tiles.folds import folds_of
 
 Sample = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
@@ -108,11 +109,11 @@ def test_without_slides_maps_are_compared_and_none_is_taken() -> None:
 def test_too_few_tiles_of_a_class_leave_things_as_they_are() -> None:
     found = recalibrate(np.array([1, 0, 0, 0, 0, 0]), np.arange(6.0), np.full(6, ""))
     assert (found.kind, found.scale, found.shift) == ("none", 1.0, 0.0)
-    assert "too few of a class" in found.why
+    assert "6 with 1 positive and 5 negative tiles" in found.why
 
 
 def test_folds_keep_slides_whole_and_even() -> None:
     codes = np.repeat(np.arange(30), np.arange(30) + 1)
-    folds = folds_of(codes, np.arange(codes.size) % 2, 0)
+    folds = folds_of(codes, np.arange(codes.size) % 2, [f"{at:04d}" for at in range(codes.size)], "slides", 0)
     assert all(np.unique(folds[codes == slide]).size == 1 for slide in range(30))
     assert np.bincount(folds).min() > 0.6 * codes.size / 5

@@ -9,8 +9,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from sentinode.errors import UndefinedScore
-from sentinode.qc.folds import Codes, folds_of, joined_units, out_of_fold
+from sentinode.qc.folds import out_of_fold
 from sentinode.qc.leaks import RUNGS, Kinship, LeakLadder, ladder_rows, leak_ladder, units_of
+from sentinode.tiles.folds import folds_of
+from sentinode.tiles.units import Codes, joined_units
 
 
 def nearest(train: npt.NDArray[np.generic], labels: Codes, other: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:

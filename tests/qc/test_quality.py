@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from sentinode.errors import UndefinedScore
+from sentinode.errors import StoreProblem
 from sentinode.qc.quality import MEASURES, judged, measure_quality, measured
 from sentinode.tiles.store import Store
 from sentinode.tiles.synth import synthesise
@@ -141,7 +141,7 @@ def test_a_store_of_equal_tiles_has_no_outliers() -> None:
 @pytest.mark.parametrize(("n", "px"), [(0, 48), (4, 12)])
 def test_nothing_to_measure_is_said(n: int, px: int, tmp_path: Path) -> None:
     store = store_of(tmp_path / "s.store", np.zeros((n, px, px, 3), np.uint8), np.zeros(n, np.int8))
-    with pytest.raises(UndefinedScore) as caught:
+    with pytest.raises(StoreProblem) as caught:
         measure_quality(store)
     assert "at least 16 x 16 pixels" in caught.value.expected
     assert caught.value.found == f"{n} tiles of {px} x {px}"

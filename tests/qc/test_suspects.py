@@ -6,9 +6,10 @@ import pytest
 from sklearn.decomposition import PCA
 
 from sentinode.errors import UndefinedScore
-from sentinode.qc.folds import Codes, Features, Floats
+from sentinode.qc.folds import Features, Floats
 from sentinode.qc.leaks import Kinship
 from sentinode.qc.suspects import label_suspects, logistic, reduced, with_colour
+from sentinode.tiles.units import Codes
 
 RNG = np.random.default_rng(0)
 TRUE: Codes = (np.arange(400) % 2).astype(np.int64)

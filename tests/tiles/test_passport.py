@@ -143,3 +143,10 @@ def test_a_split_of_the_first_format_is_read_and_says_what_it_cannot_know(tmp_pa
     found = seen_of([again], rows_of(test, [""] * 40, 100), marks_of(test, np.arange(len(test))))
     assert (found.near, found.unchecked) == (0, 40)
     assert "40 training tiles have no fingerprint" in found.warnings()[-1]
+
+
+def test_pseudo_groups_of_one_name_are_no_shared_slide() -> None:
+    """Two audits both begin to count at 1: the name says nothing of another store's tiles."""
+    seen, fresh = tiles(20), tiles(8, seed=5)
+    split = with_passport(make_split(rows_of(seen, [f"pseudo-stain-{i % 4}" for i in range(20)]), "grouped"), seen)
+    assert not seen_of([split], rows_of(fresh, ["pseudo-stain-1"] * 8), marks_of(fresh, np.arange(8))).is_contaminated

@@ -12,9 +12,7 @@ from torch import Tensor
 from sentinode.fit.jpeg import recompress
 from sentinode.nets.forward import view
 from sentinode.nets.transform import normalise_in_place
-
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of R, G, B in luminance (ITU-R BT.601)."""
+from sentinode.tiles.fingerprint import LUMINANCE
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def colour_transforms(n: int, strength: float, generator: torch.Generator) -> tu
         return (torch.rand(n, *shape, generator=generator) * 2 - 1) * strength
 
     eye = torch.eye(3)
-    luma = torch.tensor(LUMA).expand(3, 3)
+    luma = torch.tensor(LUMINANCE).expand(3, 3)
     axis = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
     turn = draw(1, 1) * 0.1 * 2 * math.pi
     hue = eye + turn.sin() * axis + (1 - turn.cos()) * (axis @ axis)

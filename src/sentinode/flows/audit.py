@@ -15,14 +15,14 @@ from sentinode.progress import Progress
 from sentinode.qc.domains import PREFIX, Domains, measure_domains
 from sentinode.qc.duplicates import duplicates
 from sentinode.qc.duplicates import groups as duplicate_sets
-from sentinode.qc.folds import Codes
 from sentinode.qc.leaks import Kinship, LeakLadder, ladder_rows, leak_ladder
-from sentinode.qc.quality import SMALLEST_PX, Quality, measure_quality
+from sentinode.qc.quality import Quality, check_measurable, measure_quality
 from sentinode.qc.suspects import Suspects, label_suspects
 from sentinode.run import claim_folder, write_json
 from sentinode.scores import write_table
 from sentinode.settings import AuditSettings, settings_from
 from sentinode.tiles.store import Store, open_store
+from sentinode.tiles.units import Codes, true_slides
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,7 @@ def audit(
 def opened(store: str | Path | Store) -> Store:
     """Return the store, if there is something in it to look at."""
     store = store if isinstance(store, Store) else open_store(store)
-    if not len(store) or store.px < SMALLEST_PX:
-        raise StoreProblem(
-            f"tiles of at least {SMALLEST_PX} x {SMALLEST_PX} pixels in {shown(store.path)}",
-            f"{len(store):,} tiles of {store.px} x {store.px}",
-            "pack tiles, or larger ones",
-        )
+    check_measurable(store)
     return store
 
 
@@ -125,7 +120,13 @@ def look(store: Store, other: Store | None, settings: AuditSettings, probe: tupl
     place = pd.Series(np.arange(len(store)), index=store.rows["id"].astype(str))
     same = [np.sort(place.loc[ids].to_numpy(np.int64)) for _, ids in sets.groupby("group")["id"]]
     domains = measure_domains(store, same, progress, settings.workers)
-    kin = Kinship(store.rows["id"].astype(str).tolist(), true_slides(store), domains.table["pseudo_group"].tolist(), same)
+    slides = true_slides(store.rows["group"].to_numpy()).tolist()
+    kin = Kinship(
+        store.rows["id"].astype(str).tolist(),
+        slides,
+        domains.table["pseudo_group"].tolist(),
+        same,
+    )
     labels = store.rows["label"].to_numpy(np.int64)
     missing: dict[str, str] = {}
     ladder, suspects = None, None
@@ -155,11 +156,6 @@ def suspects_of(
     return label_suspects(features, labels[rows], kin.taken(rows), probe, rows, settings.seed)
 
 
-def true_slides(store: Store) -> list[str]:
-    """Return the groups of a store, "" where they are unknown or are pseudo-groups that somebody packed as if they were slides."""
-    return ["" if name.startswith(PREFIX) else name for name in store.rows["group"].astype(str)]
-
-
 def write_results(folder: Path, store: Store, other: Store | None, looked: Looked, queue: pd.DataFrame) -> None:
     """Write the tables and the pictures."""
     from sentinode.report.audit import write_audit_figures
@@ -167,6 +163,6 @@ def write_results(folder: Path, store: Store, other: Store | None, looked: Looke
     write_table(folder / "queue.csv", queue)
     write_table(folder / "pairs.csv", looked.pairs)
     write_table(folder / "tiles.csv", looked.quality.table.assign(compression=looked.domains.table["compression"]))
-    if not all(true_slides(store)):
+    if not all(true_slides(store.rows["group"].to_numpy())):
         write_table(folder / "pseudo_groups.csv", looked.domains.table[["id", "pseudo_group"]])
     write_audit_figures(folder / "figures", store, other, looked, queue)

@@ -88,8 +88,6 @@ def compare(
         raise UsageProblem(
             "at least two runs or scores files", f"{len(inputs)}", "sentinode compare A B ... --test T.store --out DIR"
         )
-    if settings.resamples < 100:
-        raise UsageProblem("at least 100 resamples", str(settings.resamples), "change --resamples; 2000 is the default")
     if not 0.5 <= settings.power < 1:
         raise UsageProblem("a power from 0.5 to below 1", f"{settings.power:g}", "change --power; 0.8 is the default")
     folder, progress, store = Path(out), Progress(quiet), labelled_store(Path(test))

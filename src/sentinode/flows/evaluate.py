@@ -21,6 +21,7 @@ from sentinode.settings import EvaluateSettings, JudgeSettings, settings_from
 from sentinode.tiles.passport import Contamination, Marks, marks_of, seen_of
 from sentinode.tiles.split import Split, read_split
 from sentinode.tiles.store import Store, open_store
+from sentinode.tiles.units import true_slides
 
 Floats = npt.NDArray[np.float64]
 MOST_MISTAKES = 200
@@ -73,8 +74,6 @@ def evaluate(
         raise UsageProblem(
             f"0 to {MOST_MISTAKES} mistakes to show", str(settings.mistakes), "change --mistakes; 12 is the default"
         )
-    if settings.resamples < 100:
-        raise UsageProblem("at least 100 resamples", str(settings.resamples), "change --resamples; 2000 is the default")
     check_aims(settings)
     folder, progress = Path(out), Progress(quiet)
     store = labelled_store(Path(inputs[-1]))
@@ -164,9 +163,10 @@ def origin_of(splits: list[Split], store: Store, marks: Marks | None = None) -> 
     seen = seen_of(splits, labelled, marks or marks_of(store.tiles, at))
     tables = [split.table for split in splits]
     train, valid = (
-        {group for table in tables for group in table.loc[table["part"] == part, "group"]} for part in ("train", "valid")
+        {group for table in tables for group in true_slides(table.loc[table["part"] == part, "group"].to_numpy()).tolist()}
+        for part in ("train", "valid")
     )
-    test = set(labelled["group"])
+    test = set(true_slides(labelled["group"].to_numpy()).tolist())
     if (test & train) - {""} or seen.trained_on:
         protocol = "random tiles"
     elif "" in test | train | valid:

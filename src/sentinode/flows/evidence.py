@@ -20,6 +20,7 @@ from sentinode.report.gallery import Gallery, surest_of_both
 from sentinode.run import read_json
 from sentinode.settings import EvaluateSettings
 from sentinode.tiles.store import Store
+from sentinode.tiles.units import true_slides
 
 PACKAGES = ("sentinode", "numpy", "pandas", "scikit-learn", "matplotlib", "pillow")
 """Packages whose versions a judgement names; where runs are judged, torch too."""
@@ -169,7 +170,7 @@ def write_report(folder: Path, table: pd.DataFrame, judgement: Judgement, galler
     known = table[table["label"].to_numpy() >= 0]
     labels, probability = known["label"].to_numpy(), known["probability"].to_numpy()
     floor = known["floor_probability"].to_numpy() if "floor_probability" in known else None
-    groups = known["group"].astype(str).to_numpy()
+    groups = true_slides(known["group"].to_numpy())
     bands = curve_bands(labels, probability, slides_of(groups), judgement.resamples, judgement.seed)
     values = judgement.as_dict()
     written = write_judgement_figures(folder / "figures", labels, probability, floor, values, bands)

@@ -40,7 +40,7 @@ from sentinode.nets.trained import load
 from sentinode.progress import Progress
 from sentinode.report.ladder import ladder_lines, write_ladder
 from sentinode.run import claim_folder, read_json, write_json
-from sentinode.settings import LadderSettings, TrainSettings, settings_from
+from sentinode.settings import LadderSettings, TrainSettings, check_resamples, settings_from
 from sentinode.tiles.store import open_store
 
 FORMAT = 1
@@ -184,8 +184,7 @@ def ladder(
 def checked_settings(settings: LadderSettings) -> LadderSettings:
     """Return `settings` if their numbers can be meant."""
     checked(settings)
-    if settings.resamples < 100:
-        raise UsageProblem("at least 100 resamples", str(settings.resamples), "change --resamples; 2000 is the default")
+    check_resamples(settings.resamples)
     return settings
 
 

@@ -10,11 +10,12 @@ from sentinode.errors import MachineProblem
 from sentinode.fit.probe import colour_histogram, fit_floor
 from sentinode.progress import Progress
 from sentinode.qc.domains import STATISTICS, Domains
-from sentinode.qc.folds import Codes, Features, Floats, Probe
+from sentinode.qc.folds import Features, Floats, Probe
 from sentinode.qc.quality import MEASURES, Quality
 from sentinode.qc.suspects import logistic, reduced, with_colour
 from sentinode.settings import PRETRAINED, AuditSettings, TrainSettings, resolved
 from sentinode.tiles.store import Store
+from sentinode.tiles.units import Codes
 
 MOST_NETWORK = 20_000
 """Labelled tiles up to which `auto` takes the network: its features cost 5 ms a tile and 27 KB of disk."""

@@ -121,7 +121,7 @@ def tile_interval(labels: Array, scores: Array) -> tuple[float, float, str]:
         return low, high, "Newcombe's score interval"
     centre = float(np.log(area / (1 - area)))
     reach = z_value() * variance**0.5 / (area * (1 - area))
-    return _expit(centre - reach), _expit(centre + reach), "DeLong"
+    return expit(centre - reach), expit(centre + reach), "DeLong"
 
 
 def z_value() -> float:
@@ -129,7 +129,8 @@ def z_value() -> float:
     return NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
 
-def _expit(x: float) -> float:
+def expit(x: float) -> float:
+    """Return 1 / (1 + exp(-x))."""
     return float(1 / (1 + np.exp(-x)))
 
 

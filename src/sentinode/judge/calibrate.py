@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sentinode.judge.clusters import mean_error
 from sentinode.judge.inputs import Array, Floats, Ints, checked_pair
 from sentinode.judge.threshold import wilson_interval
 
@@ -115,9 +116,7 @@ def ece_debiased(labels: Array, probability: Array, codes: Ints | None = None, n
         inside = bins == at
         off = (probability - labels)[inside]
         n, gap = off.size, abs(float(off.mean()))
-        sums = np.bincount(np.unique(units[inside], return_inverse=True)[1], weights=off - off.mean())
-        deviation = float(np.sqrt((sums**2).sum() * sums.size / max(sums.size - 1, 1))) / n
-        total += n * (2 * gap - folded_mean(gap, deviation))
+        total += n * (2 * gap - folded_mean(gap, mean_error(off, units[inside])))
     return max(0.0, total / labels.size)
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from sentinode.errors import UndefinedScore
-from sentinode.judge.auroc import LEVEL, delong, placements, score_interval
+from sentinode.judge.auroc import LEVEL, delong, expit, placements, score_interval
 from sentinode.judge.inputs import Array, Floats, Ints, checked_pair
 from sentinode.judge.statement import Interval, Slides
 
@@ -116,6 +116,15 @@ def combined(parts: Sequence[Pulls], factors: Sequence[float]) -> Pulls:
     return Pulls(float(area), positives, negatives, first.with_positives, first.with_negatives, first.degrees)
 
 
+def mean_error(values: Floats, codes: Ints) -> float:
+    """Return the standard error of the mean of `values` [n] where those of one group, `codes` int64 [n], go together.
+
+    Source: Liang and Zeger 1986, with the factor k / (k - 1) of k groups.
+    """
+    sums = np.bincount(np.unique(codes, return_inverse=True)[1], weights=values - values.mean())
+    return float(np.sqrt((sums**2).sum() * sums.size / max(sums.size - 1, 1))) / values.size
+
+
 def t_value(degrees: float, level: float = LEVEL) -> float:
     """Return the two-sided quantile of Student's t: 2.09 for 19 degrees of freedom at 95 %, 1.96 for very many."""
     from scipy.special import stdtrit
@@ -150,7 +159,7 @@ def clustered_interval(pulls: Pulls) -> Interval:
         )
     centre = np.log(area / (1 - area))
     reach = t_value(pulls.degrees) * variance**0.5 / (area * (1 - area))
-    low, high = (float(1 / (1 + np.exp(-end))) for end in (centre - reach, centre + reach))
+    low, high = expit(float(centre - reach)), expit(float(centre + reach))
     return Interval(low, high, "clustered DeLong")
 
 

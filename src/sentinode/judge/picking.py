@@ -15,13 +15,10 @@ import numpy as np
 from sentinode.errors import UndefinedScore
 from sentinode.judge.auroc import auroc
 from sentinode.judge.inputs import Array, Floats, Ints, checked_pair
+from sentinode.judge.recalibrate import best_scale
 
 LEAST_GAIN = 1e-6
 """Log losses nearer to each other than this are tied. A member that gains no more is left out: fewer members are cheaper."""
-MOST_SCALE = 10.0
-"""Temperatures from 1/10 to 10: without an end, separated classes have the log loss 0 whatever the model."""
-HALVINGS = 40
-"""Bisections for the best temperature: to 4e-12 of its logarithm."""
 CRITERION = "log loss of the mean logit at its best temperature"
 """What picks, in words."""
 
@@ -134,11 +131,5 @@ def tempered_log_loss(labels: Array, logits: Array) -> float:
     Source: Guo et al. 2017 (temperature scaling); checked against scipy's minimize_scalar.
     """
     labels, logits = checked_pair(labels, logits)
-    towards = np.where(labels == 1, logits, -logits)
-    low, high = -np.log(MOST_SCALE), np.log(MOST_SCALE)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        # 1 / (1 + exp(z)) is how wrong a tile still is; by tanh it cannot overflow.
-        slope = -np.mean(towards * (1 - np.tanh(np.exp(middle) * towards / 2)))
-        low, high = (low, middle) if slope > 0 else (middle, high)
-    return float(np.mean(np.logaddexp(0, -np.exp((low + high) / 2) * towards)))
+    scale = best_scale(labels, logits)
+    return float(np.mean(np.logaddexp(0, -scale * np.where(labels == 1, logits, -logits))))

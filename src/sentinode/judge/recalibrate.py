@@ -12,15 +12,15 @@ import numpy as np
 
 from sentinode.errors import UndefinedScore
 from sentinode.judge.auroc import z_value
+from sentinode.judge.clusters import mean_error
 from sentinode.judge.inputs import Array, Floats, Ints, checked_pair
 from sentinode.judge.statement import TILES, slides_of
+from sentinode.tiles.folds import FOLDS, folds_of
 
-FOLDS = 5
-"""Parts that are held out in turn."""
 MOST_SCALE = 10.0
 """Scales of a temperature from 1/10 to 10: separated classes would ask for one without end."""
 STEPS = 50
-"""Newton steps of Platt's map at most; it takes about ten."""
+"""Halvings of a temperature, and Newton steps of Platt's map at most; it takes about ten."""
 Map = Callable[[Floats], Floats]
 """Logits [n] to logits [n]."""
 
@@ -69,14 +69,21 @@ def fit_temperature(labels: Ints, logits: Floats) -> tuple[float, float]:
 
     Source: Guo et al. 2017, targets as in `fit_platt`; checked against scipy's minimize_scalar.
     """
-    target = smoothed(labels)
+    return best_scale(smoothed(labels), logits), 0.0
+
+
+def best_scale(target: Array, logits: Floats) -> float:
+    """Return the scale, 1/10 to 10, of logits [n] with the least log loss of `target` [n], each 0 to 1.
+
+    The loss is convex in the scale, so the zero of its slope is found by halving.
+    """
     low, high = -np.log(MOST_SCALE), np.log(MOST_SCALE)
     for _ in range(STEPS):
         middle = (low + high) / 2
         # 1 / (1 + exp(-z)) by tanh, which cannot overflow.
         slope = np.mean(logits * ((1 + np.tanh(np.exp(middle) * logits / 2)) / 2 - target))
         low, high = (low, middle) if slope > 0 else (middle, high)
-    return float(np.exp((low + high) / 2)), 0.0
+    return float(np.exp((low + high) / 2))
 
 
 def fit_platt(labels: Ints, logits: Floats) -> tuple[float, float]:
@@ -160,12 +167,14 @@ def recalibrate(labels: Array, logits: Array, groups: Array, seed: int = 0) -> R
     by_slides = slides.usable and slides.n >= FOLDS
     codes = slides.codes if by_slides else np.arange(labels.size)
     unit = "slides" if by_slides else "tiles"
-    by = f"{FOLDS} folds of {unit}" + ("" if by_slides else f", {TILES}")
+    assumed = "" if by_slides else f", {TILES}"
     plain = tile_losses(labels, logits)
     try:
-        held = held_out(labels, logits, folds_of(codes, labels, seed))
+        folds = folds_of(codes, labels, [f"{at:09d}" for at in range(labels.size)], unit, seed)
     except UndefinedScore as error:
-        return Recalibration("none", 1.0, 0.0, by, f"nothing was tried: {error.found}", float(plain.mean()), {})
+        return Recalibration("none", 1.0, 0.0, unit + assumed, f"nothing was tried: {error.found}", float(plain.mean()), {})
+    by = f"{folds.max() + 1} folds of {unit}{assumed}"
+    held = held_out(labels, logits, folds)
     tried = {name: trial(plain - losses, codes, float(losses.mean())) for name, losses in held.items()}
     helps = [name for name in ("temperature", "platt") if tried[name].low > 0]
     if not helps:
@@ -189,35 +198,10 @@ def tile_losses(labels: Ints, logits: Floats) -> Floats:
     return np.asarray(np.logaddexp(0, np.where(labels == 1, -logits, logits)))
 
 
-def folds_of(codes: Ints, labels: Ints, seed: int) -> Ints:
-    """Return each tile's fold, int64 [n] in 0..4: whole units, dealt in random order to the fold that has fewest tiles.
-
-    Raises UndefinedScore where the rest of a fold lacks a class, or a fold is empty.
-    """
-    counts = np.bincount(codes)
-    fold_of = np.zeros(counts.size, np.int64)
-    order = np.random.default_rng(seed).permutation(counts.size)
-    if counts.max() == 1:
-        fold_of[order] = np.arange(counts.size) % FOLDS
-    else:
-        filled = np.zeros(FOLDS)
-        for unit in order:
-            fold_of[unit] = int(filled.argmin())
-            filled[fold_of[unit]] += counts[unit]
-    folds: Ints = fold_of[codes]
-    for fold in range(FOLDS):
-        rest = labels[folds != fold]
-        if not rest.size or rest.min() == rest.max() or not (folds == fold).any():
-            raise UndefinedScore(
-                "both classes in the rest of every fold", f"too few of a class for {FOLDS} folds", "choose on more"
-            )
-    return folds
-
-
 def held_out(labels: Ints, logits: Floats, folds: Ints) -> dict[str, Floats]:
     """Return each map's log loss [n] of every tile, by the fit that did not see its fold."""
     found = {name: np.zeros(labels.size) for name in FITS}
-    for fold in range(FOLDS):
+    for fold in np.unique(folds):
         out = folds == fold
         for name, fit in FITS.items():
             found[name][out] = tile_losses(labels[out], fit(labels[~out], logits[~out])(logits[out]))
@@ -226,10 +210,7 @@ def held_out(labels: Ints, logits: Floats, folds: Ints) -> dict[str, Floats]:
 
 def trial(gains: Floats, codes: Ints, log_loss: float) -> Trial:
     """Return the mean gain with its interval: normal, its variance over the units `codes` (slides or tiles)."""
-    mean = float(gains.mean())
-    sums = np.bincount(codes, weights=gains - mean)
-    n = sums.size
-    reach = z_value() * float(np.sqrt((sums**2).sum() * n / max(n - 1, 1))) / gains.size
+    mean, reach = float(gains.mean()), z_value() * mean_error(gains, codes)
     return Trial(log_loss, mean, mean - reach, mean + reach)
 
 

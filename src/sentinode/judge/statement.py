@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sentinode.judge.inputs import Array, Ints, group_codes
+from sentinode.tiles.units import true_slides
 
 TILES = "assumes independent tiles"
 """Stands in the method of every interval that does not know about slides."""
@@ -60,9 +61,13 @@ class Slides:
 
 
 def slides_of(groups: Array) -> Slides:
-    """Look at the group names [n] ("" unknown) and say whether slides can be the unit of chance; none is ever guessed."""
+    """Look at the group names [n] ("" unknown) and say whether slides can be the unit of chance; none is ever guessed.
+
+    A pseudo-group is an unknown slide.
+    """
+    groups = true_slides(groups)
     codes, n = group_codes(groups)
-    n_unknown = int(np.sum(np.asarray(groups).astype(str) == ""))
+    n_unknown = int(np.sum(groups == ""))
     if n_unknown == codes.size:
         why = f"the slides of the tiles are not known: every interval {TILES} and is too narrow if they share slides"
         return Slides(codes, 0, False, (why,))

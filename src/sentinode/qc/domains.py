@@ -15,16 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sentinode.errors import UndefinedScore
 from sentinode.progress import Progress
-from sentinode.qc.quality import brightness
-from sentinode.tiles.split import seeded_keys
+from sentinode.qc.quality import brightness, check_measurable, halved
 from sentinode.tiles.store import Store, Tiles, map_blocks
+from sentinode.tiles.units import PSEUDO, seeded_keys
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
-PREFIX = "pseudo-stain-"
+PREFIX = f"{PSEUDO}stain-"
 """Begins the name of every pseudo-group, so that it cannot be taken for a slide wherever it is copied to."""
 STATISTICS = ("od_red", "od_green", "od_blue", "spread_red", "spread_green", "spread_blue", "fine_blue", "fine_red", "tissue")
 """Columns of the table of statistics, in order; `statistics_of` says what each is."""
@@ -85,13 +84,10 @@ def measure_domains(
 
     Raises
     ------
-    UndefinedScore
+    StoreProblem
         If the store is empty or its tiles have fewer than 16 pixels a side.
     """
-    if not len(store) or store.px < 16:
-        raise UndefinedScore(
-            "tiles of at least 16 x 16 pixels", f"{len(store):,} tiles of {store.px} x {store.px}", "pack tiles, or larger ones"
-        )
+    check_measurable(store)
     parts = map_blocks(store, lambda _, tiles: statistics_of(tiles), workers, progress or Progress(quiet=True), "colours")
     return domains_of(store.rows["id"].astype(str).tolist(), np.concatenate(list(parts)), same)
 
@@ -120,11 +116,7 @@ def statistics_of(tiles: Tiles) -> Floats:
 
 def fineness(colour: npt.NDArray[np.int16]) -> Floats:
     """Return log of the mean absolute second difference of `colour`, int16 [n, px, px], over that of its 2x2 sums / 4, [n]."""
-    edge = colour.shape[1] // 2 * 2
-    whole = colour[:, :edge, :edge]
-    rows = whole[:, ::2] + whole[:, 1::2]
-    half = rows[:, :, ::2] + rows[:, :, 1::2]
-    return np.asarray(np.log((curvature(colour) + 1) / (curvature(half) / 4 + 1)))
+    return np.asarray(np.log((curvature(colour) + 1) / (curvature(halved(colour)) / 4 + 1)))
 
 
 def curvature(values: npt.NDArray[np.int16]) -> Floats:

@@ -1,94 +1,18 @@
-"""Folds of whole units (tiles, sets of duplicates, slides, pseudo-groups), both classes in each, and predictions out of fold."""
+"""Predictions out of fold: each tile by a probe that saw neither it nor what belongs to it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from sentinode.errors import UndefinedScore
-from sentinode.tiles.split import seeded_keys
+from sentinode.tiles.units import Codes
 
-Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Features = npt.NDArray[Any]
 """Any real numbers [n, d]."""
 Probe = Callable[[Features, Codes, Features], Floats]
 """Takes training features [m, d], their labels [m] of 0 and 1, and other features [k, d]; gives probabilities [k] of class 1."""
-
-FOLDS = 5
-"""Folds, where there are as many units of each class."""
-
-
-def joined_units(names: Sequence[str], same: Sequence[Codes]) -> Codes:
-    """Return int64 [n] codes of the connected parts when rows of one name, and rows of one set of `same`, belong together."""
-    codes = pd.factorize(pd.Series(list(names), dtype=str))[0].astype(np.int64)
-    parent = np.arange(int(codes.max()) + 1 if codes.size else 0)
-
-    def root(at: int) -> int:
-        while parent[at] != at:
-            parent[at] = parent[parent[at]]
-            at = int(parent[at])
-        return at
-
-    for rows in same:
-        roots = sorted({root(int(code)) for code in codes[rows]})
-        parent[roots[1:]] = roots[0]
-    whole = np.array([root(at) for at in range(len(parent))], dtype=np.int64)
-    return np.unique(whole[codes], return_inverse=True)[1].astype(np.int64)
-
-
-def folds_of(units: Codes, labels: Codes, ids: Sequence[str], what: str, seed: int = 0) -> Codes:
-    """Return the fold of each tile, int64 [n]: units stay whole, classes are spread evenly, every fold has both.
-
-    Units go one by one, the largest first, to the fold that is then most even; equals in an order that ids and seed decide. There
-    are five folds, or fewer where five would leave one without a class. The order of rows changes nothing.
-
-    Parameters
-    ----------
-    units, labels
-        [n]; labels 0 or 1.
-    ids
-        Unique, [n].
-    what
-        The units in words, for the message.
-    seed
-        Of the order.
-
-    Raises
-    ------
-    UndefinedScore
-        If not even two folds have both classes.
-    """
-    table = pd.DataFrame({"unit": units, "positive": labels, "negative": 1 - labels, "id": list(ids)})
-    found = table.groupby("unit").agg(positive=("positive", "sum"), negative=("negative", "sum"), id=("id", "min"))
-    keys = seeded_keys(found["id"].tolist(), seed)
-    counts = found[["negative", "positive"]].to_numpy(np.int64)
-    order = sorted(range(len(found)), key=lambda at: (-int(counts[at].sum()), keys[at]))
-    for k in range(min(FOLDS, len(found)), 1, -1):
-        fold, held = spread(counts, order, k)
-        if (held > 0).all():
-            return fold[np.searchsorted(found.index.to_numpy(), units)]
-    raise UndefinedScore(
-        f"{what} that make two folds with both classes",
-        f"{len(found):,} with {int(counts[:, 1].sum()):,} positive and {int(counts[:, 0].sum()):,} negative tiles",
-        "pack more labelled tiles, of more slides",
-    )
-
-
-def spread(counts: Codes, order: list[int], k: int) -> tuple[Codes, Floats]:
-    """Return the fold of each unit, and the share of each class that each fold holds, [k, 2]."""
-    shares = (counts / np.maximum(counts.sum(axis=0), 1)).tolist()
-    held, fold = [[0.0, 0.0] for _ in range(k)], np.zeros(len(counts), np.int64)
-    for at in order:
-        a, b = shares[at]
-        # Least sum of squares afterwards: what a unit adds to its fold, 2 h s + s^2, of which s^2 is the same everywhere.
-        into = min(range(k), key=lambda f: (held[f][0] * a + held[f][1] * b, held[f][0] + held[f][1], f))
-        fold[at] = into
-        held[into][0] += a
-        held[into][1] += b
-    return fold, np.array(held)
 
 
 def out_of_fold(features: Features, labels: Codes, folds: Codes, probe: Probe) -> Floats:

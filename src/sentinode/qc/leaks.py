@@ -19,8 +19,9 @@ from sentinode.errors import UndefinedScore
 from sentinode.judge.compare import auroc_difference, auroc_figure
 from sentinode.judge.statement import Figure, slides_of
 from sentinode.progress import Progress
-from sentinode.qc.folds import Codes, Features, Floats, Probe, folds_of, joined_units, out_of_fold
-from sentinode.tiles.split import seeded_keys
+from sentinode.qc.folds import Features, Floats, Probe, out_of_fold
+from sentinode.tiles.folds import folds_of
+from sentinode.tiles.units import Codes, joined_units, seeded_keys
 
 RUNGS = ("random", "duplicate-aware", "grouped", "domain-out")
 """From the one that leaks most."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sentinode.errors import UndefinedScore, shown
+from sentinode.errors import StoreProblem, shown
 from sentinode.progress import Progress
 from sentinode.tiles.store import Store, Tiles, map_blocks
 
@@ -64,6 +64,16 @@ class Quality:
         return of_it.index.to_numpy(np.int64)[:most]
 
 
+def check_measurable(store: Store) -> None:
+    """Raise StoreProblem for a store without tiles, or with tiles too small to be measured."""
+    if not len(store) or store.px < SMALLEST_PX:
+        raise StoreProblem(
+            f"tiles of at least {SMALLEST_PX} x {SMALLEST_PX} pixels in {shown(store.path)}",
+            f"{len(store):,} tiles of {store.px} x {store.px}",
+            "pack tiles, or larger ones",
+        )
+
+
 def measure_quality(store: Store, progress: Progress | None = None, workers: int | None = None) -> Quality:
     """Measure every tile of a store in one pass of flat memory, and say what is wrong with it.
 
@@ -78,15 +88,10 @@ def measure_quality(store: Store, progress: Progress | None = None, workers: int
 
     Raises
     ------
-    UndefinedScore
+    StoreProblem
         If the store is empty or its tiles are smaller than 16 pixels.
     """
-    if not len(store) or store.px < SMALLEST_PX:
-        raise UndefinedScore(
-            f"tiles of at least {SMALLEST_PX} x {SMALLEST_PX} pixels in {shown(store.path)}",
-            f"{len(store):,} tiles of {store.px} x {store.px}",
-            "pack tiles, or larger ones",
-        )
+    check_measurable(store)
     parts = map_blocks(store, lambda _, tiles: measured(tiles), workers, progress or Progress(quiet=True), "quality")
     return judged(store.rows["id"].astype(str).to_numpy(np.str_), np.concatenate(list(parts)))
 
@@ -122,7 +127,8 @@ def measured(tiles: Tiles) -> Floats:
     flat = grey.reshape(n, -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     variance = energy(flat)
-    fine, coarse = energy(laplacian(grey.astype(np.int16))), energy(laplacian(halved(grey)) / np.float32(4))
+    signed = grey.astype(np.int16)
+    fine, coarse = energy(laplacian(signed)), energy(laplacian(halved(signed)) / np.float32(4))
     sharpness = fine**2 / np.maximum(coarse * variance, 1e-6)
     thick = (brightest < 90).mean(axis=(1, 2))
     return np.stack([white_share, np.sqrt(variance), black, thick, foreign_share, clipped, sharpness], axis=1).astype(np.float64)
@@ -136,10 +142,10 @@ def brightness(tiles: Tiles) -> Tiles:
     return (total >> 8).astype(np.uint8)
 
 
-def halved(grey: Tiles) -> npt.NDArray[np.int16]:
+def halved(values: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
     """Return sums of 2x2 pixels, int16 [n, px // 2, px // 2]; an odd last row and column are left out."""
-    edge = grey.shape[1] // 2 * 2
-    whole = grey[:, :edge, :edge].astype(np.int16)
+    edge = values.shape[1] // 2 * 2
+    whole = values[:, :edge, :edge]
     rows = whole[:, ::2] + whole[:, 1::2]
     return np.asarray(rows[:, :, ::2] + rows[:, :, 1::2])
 

@@ -11,9 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from sentinode.errors import UndefinedScore
-from sentinode.qc.folds import Codes, Features, Floats, Probe, folds_of, joined_units, out_of_fold
+from sentinode.qc.folds import Features, Floats, Probe, out_of_fold
 from sentinode.qc.leaks import Kinship
 from sentinode.scores import logit_of, probability_of
+from sentinode.tiles.folds import folds_of
+from sentinode.tiles.units import Codes, joined_units
 
 REPEATS = 3
 """Foldings whose predictions are averaged as logits: which tiles were in the other folds then matters less."""

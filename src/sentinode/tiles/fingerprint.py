@@ -23,6 +23,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ FINE = 256
 RECORD = np.dtype([("mean", "u1", (3,)), ("contrast", "<u2"), ("pattern", "i1", (TERMS,))])
 """68 bytes a tile: mean red, green, blue; contrast in 1/256 grey levels; pattern of unit length, times 127, by row."""
 LUMINANCE = (0.299, 0.587, 0.114)
-"""Brightness from red, green, blue, as JPEG has it."""
+"""Brightness from red, green, blue, as JPEG has it (ITU-R BT.601)."""
 SEARCHED = 20
 """Invariants that the search tree sees, the coarsest; the others are compared afterwards."""
 NEIGHBOURS = 32
@@ -77,6 +78,12 @@ def cosines(terms: int, length: int) -> Floats:
     return made
 
 
+def check_tiles(tiles: npt.NDArray[Any]) -> None:
+    """Raise StoreProblem unless these are square uint8 RGB tiles [n, px, px, 3]."""
+    if tiles.ndim != 4 or tiles.shape[1] != tiles.shape[2] or tiles.shape[3] != 3 or tiles.dtype != np.uint8:
+        raise StoreProblem("uint8 tiles [n, px, px, 3]", f"{tiles.dtype} {shown(tiles.shape)}", "pack the images first")
+
+
 def fingerprints(tiles: Tiles, workers: int | None = None) -> Prints:
     """Return the fingerprint of each tile, [n] of `RECORD`.
 
@@ -92,8 +99,7 @@ def fingerprints(tiles: Tiles, workers: int | None = None) -> Prints:
     StoreProblem
         If the tiles are not square uint8 RGB.
     """
-    if tiles.ndim != 4 or tiles.shape[1] != tiles.shape[2] or tiles.shape[3] != 3 or tiles.dtype != np.uint8:
-        raise StoreProblem("uint8 tiles [n, px, px, 3]", f"{tiles.dtype} {shown(tiles.shape)}", "pack the images first")
+    check_tiles(tiles)
     starts = range(0, len(tiles), CHUNK)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         parts = list(pool.map(lambda start: _prints(tiles[start : start + CHUNK]), starts))

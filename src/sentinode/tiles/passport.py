@@ -17,8 +17,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from sentinode.errors import StoreProblem, shown
-from sentinode.tiles.fingerprint import Prints, fingerprints, near_pairs, packed, unpacked
+from sentinode.tiles.fingerprint import Prints, check_tiles, fingerprints, near_pairs, packed, unpacked
 from sentinode.tiles.split import Split
+from sentinode.tiles.units import true_slides
 
 Tiles = npt.NDArray[np.uint8]
 CHUNK = 256
@@ -51,8 +52,7 @@ def dihedral_digest(tiles: Tiles, workers: int | None = None) -> list[str]:
     StoreProblem
         If the tiles are not square uint8 RGB.
     """
-    if tiles.ndim != 4 or tiles.shape[1] != tiles.shape[2] or tiles.shape[3] != 3 or tiles.dtype != np.uint8:
-        raise StoreProblem("uint8 tiles [n, px, px, 3]", f"{tiles.dtype} {shown(tiles.shape)}", "pack the images first")
+    check_tiles(tiles)
     starts = range(0, len(tiles), CHUNK)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         found = pool.map(lambda start: _digests(np.ascontiguousarray(tiles[start : start + CHUNK])), starts)
@@ -193,7 +193,8 @@ def seen_of(splits: Iterable[Split], rows: pd.DataFrame, marks: Marks) -> Contam
     exact = rows["digest"].isin(train["digest"])
     turned = turned_digests.isin(set(train["dihedral_digest"]) - {""}) & ~exact
     near = _near(marks.prints, train, rows) & ~exact & ~turned
-    slides = rows["group"].isin(set(train["group"]) - {""})
+    groups = pd.Series(true_slides(rows["group"].to_numpy()), index=rows.index, dtype=str)
+    slides = groups.isin(set(true_slides(train["group"].to_numpy()).tolist()) - {""})
     in_valid = rows["digest"].isin(valid["digest"]) | turned_digests.isin(set(valid["dihedral_digest"]) - {""})
     chosen = (in_valid | _near(marks.prints, valid, rows)) & ~exact & ~turned & ~near
     kinds = {"exact": exact, "turned": turned, "near": near, "slides": slides, "chosen": chosen}

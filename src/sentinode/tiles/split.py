@@ -3,7 +3,6 @@
 Everything depends on ids and pixel digests, never on the order of rows. Copies of one tile (equal digest) always stay together.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -16,6 +15,7 @@ import pandas as pd
 
 from sentinode.errors import SplitProblem, UsageProblem, shown
 from sentinode.run import replacing
+from sentinode.tiles.units import joined_units, seeded_keys
 
 FORMAT = 2
 """Version of split.parquet; 1 had no `near` and is read with it empty."""
@@ -151,11 +151,6 @@ def _table(rows: pd.DataFrame, part: npt.NDArray[Any]) -> pd.DataFrame:
     )
 
 
-def seeded_keys(names: list[str], seed: int) -> list[bytes]:
-    """Return a sort key for each name: the order looks random, is fixed by `seed`, and adding a name moves no other."""
-    return [hashlib.blake2b(f"{seed}:{name}".encode(errors="surrogatepass"), digest_size=16).digest() for name in names]
-
-
 def _held_out_tiles(rows: pd.DataFrame, share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Choose sets of copies in a seeded order until each class has its share; sets of both classes stay in train."""
     labels = rows["label"].to_numpy(np.int64)
@@ -207,22 +202,9 @@ def _held_out_slides(rows: pd.DataFrame, share: float, seed: int) -> npt.NDArray
 
 def _units(groups: npt.NDArray[Any], digests: npt.NDArray[Any]) -> Codes:
     """Return int64 [n] codes of the connected parts of slides that share a copy of a tile, in the order of slide names."""
-    names, codes = np.unique(groups, return_inverse=True)
-    parent = list(range(len(names)))
-
-    def root(at: int) -> int:
-        while parent[at] != at:
-            parent[at] = parent[parent[at]]
-            at = parent[at]
-        return at
-
-    pairs = pd.DataFrame({"digest": digests, "code": codes}).drop_duplicates()
-    for _, together in pairs[pairs["digest"].duplicated(keep=False)].groupby("digest")["code"]:
-        roots = sorted({root(int(code)) for code in together})
-        for other in roots[1:]:
-            parent[other] = roots[0]
-    whole = np.array([root(at) for at in range(len(names))], dtype=np.int64)
-    return np.unique(whole, return_inverse=True)[1].astype(np.int64)[codes] if len(names) else codes.astype(np.int64)
+    copies = pd.Series(digests)
+    copies = copies[copies.duplicated(keep=False)]
+    return joined_units(groups.tolist(), [np.asarray(rows, np.int64) for rows in copies.groupby(copies).groups.values()])
 
 
 def check_split(split: Split) -> None:
