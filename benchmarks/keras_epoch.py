@@ -5,12 +5,11 @@ epoch, in which TensorFlow compiles (shown apart). TensorFlow lives in an enviro
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.clock import in_turn, ratio
+from benchmarks.environments import install, python_of
 from benchmarks.epoch import QUICK_STEPS
 from benchmarks.peers import BATCH
 from benchmarks.records import Record, conditions, figure
@@ -26,18 +25,6 @@ VARIANTS = {
     "study": "the same, layers in the study's order: activation, then pooling",
 }
 """What each variant is."""
-
-
-def python_of(environment: Path) -> Path:
-    """Return the interpreter of a virtual environment."""
-    windows = environment / "Scripts" / "python.exe"
-    return windows if windows.exists() else environment / "bin" / "python"
-
-
-def install(environment: Path) -> None:
-    """Make the peer's environment."""
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    subprocess.run([str(python_of(environment)), "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
 
 
 def measure(options: argparse.Namespace) -> Record:
@@ -83,7 +70,7 @@ def main() -> None:
     options.add_argument("--install", action="store_true", help="make that environment first")
     chosen = options.parse_args()
     if chosen.install:
-        install(chosen.environment)
+        install(chosen.environment, PACKAGES)
     finish(measure(chosen), chosen)
 
 

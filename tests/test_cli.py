@@ -19,6 +19,7 @@ VERBS = {
     "info",
     "audit",
     "compare",
+    "crossvalidate",
     "doctor",
     "models",
     "train",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sentinode.flows.audit import audit as audit
     from sentinode.flows.classifier import TileClassifier as TileClassifier
     from sentinode.flows.compare import compare as compare
+    from sentinode.flows.crossvalidate import crossvalidate as crossvalidate
     from sentinode.flows.doctor import doctor as doctor
     from sentinode.flows.evaluate import evaluate as evaluate
     from sentinode.flows.findings import Study as Study
@@ -36,6 +37,7 @@ HOMES = {
     "TileClassifier": "flows.classifier",
     "audit": "flows.audit",
     "compare": "flows.compare",
+    "crossvalidate": "flows.crossvalidate",
     "doctor": "flows.doctor",
     "evaluate": "flows.evaluate",
     "ladder": "flows.ladder",

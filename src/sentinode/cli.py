@@ -14,6 +14,7 @@ from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, mas
 from sentinode.settings import (
     AuditSettings,
     CompareSettings,
+    CrossvalidateSettings,
     EvaluateSettings,
     LadderSettings,
     PackSettings,
@@ -164,6 +165,19 @@ def train(
     del recipe  # read by from_recipe, before the settings were made
     run = sentinode.train(store, out=out, valid=valid, settings=settings, **job.arguments())
     answer(run, job.as_json)
+
+
+@app.command
+def crossvalidate(
+    store: Annotated[Path, Parameter(help="A packed store with labels.")],
+    /,
+    *,
+    out: Out,
+    settings: Annotated[CrossvalidateSettings, Flat] = CrossvalidateSettings(),
+    job: Job = NEW_JOB,
+) -> None:
+    """Train once a fold, or once a domain, and judge each on the tiles that it was not shown."""
+    answer(sentinode.crossvalidate(store, out=out, settings=settings, **job.arguments()), job.as_json)
 
 
 @app.command

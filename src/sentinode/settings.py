@@ -66,6 +66,10 @@ class TrainSettings:
     split: Literal["auto", "random", "grouped"] = option(
         "auto", "Split off the validation part by slide (where known) or by tile."
     )
+    fold: str = option("", "Leave a fold out, to be judged on: 2/5 is the second of five (by slide where known), NAME a domain.")
+    domains: str | None = option(
+        None, "CSV with columns id and domain (centre, scanner, hospital) for --fold NAME; default: the source packed from."
+    )
     valid_share: float = option(0.2, "Share of the tiles that chooses (epoch, threshold), where no --valid is given.")
     sample: str = option("100%", "Train on a stratified, nested sample: 5%, 0.05 or 2000 tiles.")
     epochs: int = option(
@@ -210,6 +214,15 @@ class LadderSettings(TrainSettings):
         "", "Networks fine-tuned for the ensemble alone, each NAME or NAME@PX: tf_efficientnet_lite1,tf_efficientnet_lite2@128."
     )
     study: bool = option(True, "Also the reference study's table, and its scaling mistake made on purpose.")
+    resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
+
+
+@dataclass(frozen=True)
+class CrossvalidateSettings(TrainSettings):
+    """What every fold is trained with, and how the folds are judged."""
+
+    folds: str = option("5", "Number of folds (whole slides where known, else tiles), or domains: each is held out once.")
+    views: Literal[1, 4, 8] = option(1, "Dihedral views whose logits are averaged where a fold is judged.")
     resamples: int = option(2000, "Resamples of the bootstrap, at least 100.")
 
 

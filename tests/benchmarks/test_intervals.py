@@ -28,7 +28,7 @@ def test_both_sides_compute_the_same_from_the_same_draws(monkeypatch: pytest.Mon
 def test_figures_count_what_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "RESAMPLES", 100)
     one = outcome(simulated(np.random.default_rng(1), 40), 1)
-    assert set(one) == {"bootstrap", "clustered", "tiles", "p", "bootstrap_rejects"}
+    assert set(one) == {"bootstrap", "percentiles", "clustered", "tiles", "p", "bootstrap_rejects"}
     made = [one | {"bootstrap": held, "p": 0.01 if held else 0.5} for held in (True, True, True, False)]
     assert (share(made, "bootstrap"), share(made, "p")) == (75, 75)
     timed = {

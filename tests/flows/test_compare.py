@@ -66,7 +66,7 @@ def test_runs_predictions_and_the_floor_meet_on_the_same_tiles(place: Path, tmp_
     recipe = found.provenance["run0 (2 runs)"]
     assert (recipe.kind, recipe.protocol, recipe.contaminated, recipe.runs) == ("recipe", "other slides", False, ("run0", "run1"))
     assert recipe.spread is not None
-    assert [(cell.seed, cell.fold) for cell in recipe.spread.cells] == [(0, 0), (1, 0)]
+    assert [(cell.seed, cell.fold) for cell in recipe.spread.cells] == [(0, ""), (1, "")]
     assert recipe.spread.mean == pytest.approx(found.contest.figures["run0 (2 runs)"].estimate, abs=1e-12)
     assert recipe.spread.over_folds is None
 
@@ -191,13 +191,22 @@ def test_names_grow_until_they_differ(tmp_path: Path) -> None:
 
 
 def test_recipes_are_runs_that_differ_in_seed_or_fold_alone(tmp_path: Path) -> None:
-    one, other = {"lr": 1e-3, "store": "d"}, {"lr": 1e-4, "store": "d"}
-    made = [Made(0, 0, one), None, Made(0, 0, other), Made(1, 0, one), Made(0, 1, one), Made(0, 0, one), None]
+    one, other = {"lr": 1e-3, "folds": "/5", "store": "d"}, {"lr": 1e-4, "folds": "/5", "store": "d"}
+    first, second = "1/5", "2/5"
+    made = [
+        Made(0, first, one),
+        None,
+        Made(0, first, other),
+        Made(1, first, one),
+        Made(0, second, one),
+        Made(0, first, one),
+        None,
+    ]
     assert recipes_of(made) == [[0, 3, 4], [1], [2], [5], [6]]
-    record = {"settings": {"lr": 1e-3, "seed": 3, "threads": 2}, "data": {"train": {"store": "d"}, "fold": 2}}
+    record = {"settings": {"lr": 1e-3, "seed": 3, "fold": "2/5", "threads": 2}, "data": {"train": {"store": "d"}}}
     assert made_of(tmp_path) is None
     (tmp_path / "run.json").write_text(json.dumps(record), "utf-8")
-    assert made_of(tmp_path) == Made(3, 2, one)
+    assert made_of(tmp_path) == Made(3, second, one)
     (tmp_path / "run.json").write_text(json.dumps(record | {"settings": 3}), "utf-8")
     with pytest.raises(RunProblem, match=r"settings and data in .*; found something else; train the run again"):
         made_of(tmp_path)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from sentinode.errors import UndefinedScore
 from sentinode.judge import bootstrap
-from sentinode.judge.bootstrap import percentile_interval, weights_in_chunks
+from sentinode.judge.bootstrap import Resampler, percentile_interval, ranked, tails, weights_in_chunks
 
 
 def test_each_row_draws_as_many_slides_as_there_are() -> None:
@@ -47,3 +48,19 @@ def test_nothing_is_averaged_over_a_hole() -> None:
     with pytest.raises(UndefinedScore, match="found 1 without"):
         percentile_interval(np.array([0.1, np.nan, 0.3]))
     assert percentile_interval(np.arange(101.0)) == pytest.approx((2.5, 97.5))
+
+
+def test_percentiles_of_few_groups_end_where_student_s_interval_of_a_mean_does() -> None:
+    """Resampled means of k normal numbers spread by sqrt((k - 1) / k) of the standard error; its interval is t standard errors wide."""
+    for k in (5, 20, 200):
+        error = 1.7
+        resampled = norm.ppf((np.arange(200_000) + 0.5) / 200_000) * error * ((k - 1) / k) ** 0.5
+        low, high = percentile_interval(resampled, degrees=k - 1)
+        assert (low, high) == pytest.approx((-error * t.ppf(0.975, k - 1), error * t.ppf(0.975, k - 1)), rel=0.01)
+
+
+def test_degrees_count_equally_large_groups_of_the_rarer_kind() -> None:
+    labels, codes = np.repeat([1, 0], [40, 60]), np.concatenate([np.repeat(np.arange(4), 10), np.repeat(np.arange(10), 6)])
+    model = Resampler(ranked(labels, np.arange(100.0), codes, 10))
+    assert model.degrees == pytest.approx(3)
+    assert tails(float("inf")) == pytest.approx((0.025, 0.975))

@@ -26,7 +26,7 @@ def test_the_number_is_the_smallest_and_has_the_power_by_the_noncentral_t(
     if degrees > 10:
         cut, centre = t.ppf(0.975, degrees), difference / (variance / n) ** 0.5
         reached = nct.sf(cut, degrees, centre) + nct.cdf(-cut, degrees, centre)
-        assert power - 0.01 <= reached <= power + 0.06
+        assert power - 0.02 <= reached <= power + 0.06
 
 
 def study(rng: np.random.Generator, n_slides: int, better: float) -> Pulls:

@@ -39,7 +39,7 @@ def test_the_picture_is_written_and_its_bytes_do_not_change(tmp_path: Path) -> N
 
 
 def test_the_note_says_what_is_seen_and_what_is_not() -> None:
-    cells = {"seeds_and_folds": {"cells": [{"seed": 0, "fold": 0, "auroc": 0.9}]}}
+    cells = {"seeds_and_folds": {"cells": [{"seed": 0, "fold": "1/5", "auroc": 0.9}]}}
     given = comparison(MOST + 2)
     next(iter(given["contestants"].values())).update(cells)
     text = note(given, MOST)

@@ -14,6 +14,7 @@ import pandas as pd
 from sentinode.errors import SplitProblem, UsageProblem, shown
 from sentinode.run import read_json
 from sentinode.settings import TrainSettings
+from sentinode.tiles.holdout import Held, hold
 from sentinode.tiles.passport import with_passport
 from sentinode.tiles.split import Split, given_split, make_split, sample_rows
 from sentinode.tiles.store import Store, open_store
@@ -57,11 +58,18 @@ class Parts:
 
 
 def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: TrainSettings) -> Parts:
-    """Open the stores and decide who trains and who chooses; the sample is drawn from the tiles that train."""
+    """Open the stores and decide who trains and who chooses; the sample is drawn from the tiles that train.
+
+    Of a fold that is held out nothing trains or chooses.
+    """
     source = store if isinstance(store, Store) else open_store(store)
+    if settings.domains is not None and not settings.fold:
+        raise UsageProblem("--fold with the name of a domain beside --domains", "none", "name the domain that is held out")
+    held = hold(source.rows, settings.fold, settings.split, settings.domains) if settings.fold else None
+    left_out = None if held is None else held.rows
     if valid is None:
-        split = make_split(source.rows, settings.split, valid_share=settings.valid_share, seed=settings.seed)
-        split = sample_rows(split, settings.sample, seed=settings.seed)
+        split = make_split(source.rows, settings.split, settings.valid_share, settings.seed, left_out)
+        split = sample_rows(with_folds(split, held), settings.sample, seed=settings.seed)
         return Parts(split, (source, split.rows_of("train")), (source, split.rows_of("valid")))
     chooser = open_store(valid)
     if (chooser.px, chooser.classes) != (source.px, source.classes):
@@ -70,8 +78,19 @@ def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: 
             f"{chooser.px} px with classes {shown(chooser.classes)}",
             "pack both stores the same way",
         )
-    split = sample_rows(given_split(source.rows, chooser.rows), settings.sample, seed=settings.seed)
+    split = with_folds(given_split(source.rows, chooser.rows, left_out), held)
+    split = sample_rows(split, settings.sample, seed=settings.seed)
     return Parts(split, (source, split.rows_of("train")), (chooser, split.rows_of("valid") - len(source)))
+
+
+def with_folds(split: Split, held: Held | None) -> Split:
+    """Return the split with each tile's fold and what is to be said of the one that is held out; as it is where none is."""
+    if held is None:
+        return split
+    fold = np.full(len(split.table), -1, np.int16)
+    fold[: len(held.rows)] = held.folds.fold
+    said = f"fold {shown(held.name)} is held out: {len(held.judged()):,} tiles neither train nor choose"
+    return dataclasses.replace(split, table=split.table.assign(fold=fold), warnings=(*split.warnings, said, *held.warnings))
 
 
 def deciding(settings: TrainSettings) -> dict[str, Any]:

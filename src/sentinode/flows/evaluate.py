@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from sentinode.errors import UndefinedScore, UsageProblem, shown
 from sentinode.fit.probe import Floor, colour_histogram, fit_floor, floor_rows, load_floor
@@ -19,11 +20,13 @@ from sentinode.run import claim_folder, read_json, write_json
 from sentinode.scores import Scores, align, read_scores, write_scores
 from sentinode.settings import EvaluateSettings, JudgeSettings, settings_from
 from sentinode.tiles.passport import Contamination, Marks, marks_of, seen_of
-from sentinode.tiles.split import Split, read_split
+from sentinode.tiles.split import OPTIMISTIC, Split, read_split
 from sentinode.tiles.store import Store, open_store
 from sentinode.tiles.units import true_slides
 
 Floats = npt.NDArray[np.float64]
+OUT_OF_FOLD = "out of fold"
+"""Begins the protocol of scores of which each is by a model that was not shown the tile."""
 MOST_MISTAKES = 200
 """Shown on the page at most: each costs its own picture and 65 forward passes."""
 
@@ -82,7 +85,7 @@ def evaluate(
     threshold, source = threshold_for(runs, settings)
     progress.say("judging: figures, intervals, floor, passport")
     floor = floor_of(settings, runs)
-    beside = floor.probability(colour_histogram(store.tiles)) if floor else None
+    beside = floor.probability(colour_histogram(store.tiles)) if floor else floor_beside(scores)
     judgement = judge_scores(scores, threshold, source, beside, settings.resamples, settings.seed)
     judgement = with_origin(judgement, runs, store)
     judgement = replace(
@@ -140,6 +143,20 @@ def floor_of(settings: JudgeSettings, runs: list[Path]) -> Floor | None:
     return fit_floor(colour_histogram(store.tiles, rows), labels[rows])
 
 
+def floor_beside(scores: Scores) -> Floats | None:
+    """Return the colour floor that a table of scores out of fold brings along, each fold's own; None where there is none."""
+    if "floor_probability" not in scores.table or not out_of_fold(scores.header):
+        return None
+    beside = pd.to_numeric(scores.table["floor_probability"], errors="coerce").to_numpy(np.float64)
+    return beside if np.isfinite(beside).all() and (beside >= 0).all() and (beside <= 1).all() else None
+
+
+def out_of_fold(header: dict[str, Any]) -> str:
+    """Return the protocol of scores out of fold, "" of others."""
+    protocol = str(header.get("protocol", ""))
+    return protocol if protocol.startswith(OUT_OF_FOLD) else ""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where test tiles stand to training tiles: the protocol, what was seen of them, and sentences for the reader."""
@@ -182,7 +199,11 @@ def origin_of(splits: list[Split], store: Store, marks: Marks | None = None) -> 
 
 def with_origin(judgement: Judgement, runs: list[Path], store: Store) -> Judgement:
     """Return the judgement with protocol, passport and warnings; contamination comes first."""
+    protocol = "" if runs else out_of_fold(judgement.header)
     origin = origin_of([read_split(run / "split.parquet") for run in runs], store)
+    if protocol:
+        said = "each tile by a model that was not shown it, by what the table of scores says"
+        origin = Origin(protocol, None, (said, *((OPTIMISTIC,) if "random" in protocol else ())))
     return replace(
         judgement,
         protocol=origin.protocol,

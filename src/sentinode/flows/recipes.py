@@ -7,6 +7,7 @@ from typing import Any
 
 from sentinode.errors import RunProblem, shown
 from sentinode.run import read_json
+from sentinode.tiles.holdout import kind_of
 
 FREE = ("seed", "fold", "features", "threads", "device", "resident", "checkpoint_s")
 """Settings in which runs of one recipe may differ: the luck of training, and where and how fast it ran."""
@@ -14,10 +15,10 @@ FREE = ("seed", "fold", "features", "threads", "device", "resident", "checkpoint
 
 @dataclass(frozen=True)
 class Made:
-    """How a run was made: its seed, its fold (0 where it has none), and all else that decides it."""
+    """How a run was made: its seed, the fold it was not shown ("" where it has none), and all else that decides it."""
 
     seed: int
-    fold: int
+    fold: str
     recipe: dict[str, Any]
 
 
@@ -27,7 +28,7 @@ def made_of(run: Path) -> Made | None:
     Raises
     ------
     RunProblem
-        If the record holds no settings, or seed or fold are no whole numbers.
+        If the record holds no settings, or its seed is no whole number.
     """
     path = run / "run.json"
     if not path.is_file():
@@ -36,16 +37,11 @@ def made_of(run: Path) -> Made | None:
     settings, data = record.get("settings"), record.get("data", {})
     if not isinstance(settings, dict) or not isinstance(data, dict):
         raise RunProblem(f"settings and data in {shown(path)}", "something else", "train the run again")
-    seed, fold = (whole(settings.get(name, data.get(name, 0)), name, path) for name in ("seed", "fold"))
+    seed, fold = settings.get("seed", 0), str(settings.get("fold", ""))
+    if not isinstance(seed, int):
+        raise RunProblem(f"a whole number as seed in {shown(path)}", shown(seed), "train the run again")
     recipe = {name: value for name, value in settings.items() if name not in FREE}
-    return Made(seed, fold, recipe | {"store": data.get("train", {}).get("store")})
-
-
-def whole(value: object, name: str, path: Path) -> int:
-    """Return `value` if it is a whole number; RunProblem otherwise."""
-    if not isinstance(value, int):
-        raise RunProblem(f"a whole number as {name} in {shown(path)}", shown(value), "train the run again")
-    return value
+    return Made(seed, fold, recipe | {"folds": kind_of(fold), "store": data.get("train", {}).get("store")})
 
 
 def recipes_of(made: Sequence[Made | None]) -> list[list[int]]:

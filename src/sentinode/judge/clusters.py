@@ -12,7 +12,7 @@ import numpy as np
 
 from sentinode.errors import UndefinedScore
 from sentinode.judge.auroc import LEVEL, delong, expit, placements, score_interval
-from sentinode.judge.inputs import Array, Floats, Ints, checked_pair
+from sentinode.judge.inputs import Array, Floats, Ints, checked_pair, effective_number
 from sentinode.judge.statement import Interval, Slides
 
 
@@ -90,17 +90,9 @@ def pulls_of(labels: Array, scores: Array, slides: Slides) -> Pulls:
         np.bincount(codes_of[label], weights=values - area, minlength=slides.n) / values.size
         for label, values in ((1, of_positives), (0, of_negatives))
     ]
-    degrees = max(1.0, min(equal_number(codes, slides.n) for codes in codes_of.values()) - 1)
+    held = [np.bincount(codes, minlength=slides.n).astype(np.float64) for codes in codes_of.values()]
+    degrees = max(1.0, min(map(effective_number, held)) - 1)
     return Pulls(area, sums[0], sums[1], with_positives, with_negatives, degrees)
-
-
-def equal_number(codes: Ints, groups: int) -> float:
-    """Return how many equally large groups would share the tiles as evenly as these: 1 / sum of squared shares.
-
-    Source: Kish 1965.
-    """
-    shares = np.bincount(codes, minlength=groups) / codes.size
-    return float(1 / (shares @ shares))
 
 
 def combined(parts: Sequence[Pulls], factors: Sequence[float]) -> Pulls:
@@ -157,10 +149,14 @@ def clustered_interval(pulls: Pulls) -> Interval:
         return Interval(
             *score_interval(area, pulls.with_positives, pulls.with_negatives), "Newcombe's score interval over slides"
         )
+    return Interval(*on_logit_scale(area, variance, pulls.degrees), "clustered DeLong")
+
+
+def on_logit_scale(area: float, variance: float, degrees: float) -> tuple[float, float]:
+    """Return the ends of a 95 % interval of an AUROC strictly between 0 and 1: Student's t on the logit scale."""
     centre = np.log(area / (1 - area))
-    reach = t_value(pulls.degrees) * variance**0.5 / (area * (1 - area))
-    low, high = expit(float(centre - reach)), expit(float(centre + reach))
-    return Interval(low, high, "clustered DeLong")
+    reach = t_value(degrees) * variance**0.5 / (area * (1 - area))
+    return expit(float(centre - reach)), expit(float(centre + reach))
 
 
 def difference_interval(pulls: Pulls) -> Interval:

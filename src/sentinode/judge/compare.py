@@ -35,8 +35,10 @@ def auroc_figure(labels: Array, scores: Array, slides: Slides, resamples: int = 
         return Figure("auroc", auroc(labels, scores), low, high, beside.method, labels.size, slides.n)
     model = Resampler(ranked(labels, scores, slides.codes, slides.n))
     chunks = weights_in_chunks(model.positives, model.negatives, resamples, seed)
-    low, high = percentile_interval(np.concatenate([model.auroc(weights) for weights in chunks]))
-    clustered = clustered_interval(pulls_of(labels, scores, slides))
+    resampled = np.concatenate([model.auroc(weights) for weights in chunks])
+    pulls = pulls_of(labels, scores, slides)
+    low, high = percentile_interval(resampled, pulls.degrees)
+    clustered = clustered_interval(pulls)
     return Figure("auroc", auroc(labels, scores), low, high, slide_method(resamples), labels.size, slides.n, beside, clustered)
 
 
@@ -77,7 +79,8 @@ def auroc_difference(
         return Figure(name, estimate, beside.low, beside.high, beside.method, labels.size, slides.n)
     one, other = (Resampler(ranked(labels, s, slides.codes, slides.n)) for s in (scores, others))
     chunks = weights_in_chunks(one.positives, one.negatives, resamples, seed)
-    low, high = percentile_interval(np.concatenate([one.auroc(weights) - other.auroc(weights) for weights in chunks]))
+    resampled = np.concatenate([one.auroc(weights) - other.auroc(weights) for weights in chunks])
     pulls = combined([pulls_of(labels, given, slides) for given in (scores, others)], (1, -1))
+    low, high = percentile_interval(resampled, pulls.degrees)
     how, clustered = f"paired {slide_method(resamples)}", difference_interval(pulls)
     return Figure(name, estimate, low, high, how, labels.size, slides.n, beside, clustered)

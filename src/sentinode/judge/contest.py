@@ -170,9 +170,9 @@ def _figure(labels: Array, columns: Sequence[Array], found: _Sampled, slides: Sl
 
 def _stated(name: str, estimate: float, found: _Sampled, slides: Slides, beside: Interval, clustered: Interval | None) -> Figure:
     n = found.by_tiles.positives.size
-    if found.resampled is None:
+    if found.resampled is None or found.by_slides is None:
         return Figure(name, estimate, beside.low, beside.high, beside.method, n, slides.n)
-    low, high = percentile_interval(found.resampled)
+    low, high = percentile_interval(found.resampled, found.by_slides.degrees)
     how = slide_method(found.resampled.size) if name == "auroc" else f"paired {slide_method(found.resampled.size)}"
     return Figure(name, estimate, low, high, how, n, slides.n, beside, clustered)
 

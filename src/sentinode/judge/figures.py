@@ -109,7 +109,7 @@ def _bootstrap_intervals(
     fixed = [f"sensitivity_at_specificity_{s}" for s in SPECIFICITIES]
     names = ("average_precision", "accuracy", "sensitivity", "specificity", "brier_loss", "ece", *fixed)
     values = dict(zip(names, np.concatenate(rows, axis=1), strict=True))
-    intervals = {name: Interval(*percentile_interval(values[name]), "{}") for name in names}
+    intervals = {name: Interval(*percentile_interval(values[name], model.degrees), "{}") for name in names}
     estimate, raw = ece(labels, probability), intervals["ece"]
     low, high = max(0.0, min(estimate, 2 * estimate - raw.high)), max(estimate, 2 * estimate - raw.low)
     return intervals | {"ece": Interval(low, high, "basic {}")}

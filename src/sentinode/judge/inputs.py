@@ -76,3 +76,12 @@ def group_codes(groups: Array) -> tuple[Ints, int]:
     """Return codes int64 [n] of the groups in the order of their names, and how many groups there are."""
     names, codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     return codes.astype(np.int64), len(names)
+
+
+def effective_number(counts: Floats) -> float:
+    """Return how many equally large groups would share tiles as evenly as groups of `counts` [k] do: 1 / sum of squared shares.
+
+    Source: Kish 1965.
+    """
+    shares = counts / counts.sum()
+    return float(1 / (shares @ shares))

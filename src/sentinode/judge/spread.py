@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from sentinode.errors import UndefinedScore
+from sentinode.tiles.holdout import in_order
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: its seed, its fold and its AUROC."""
+    """One run: its seed, the fold that it was not shown ("" for none) and its AUROC."""
 
     seed: int
-    fold: int
+    fold: str
     auroc: float
 
 
@@ -42,10 +43,12 @@ class Spread:
 
     def lines(self) -> list[str]:
         """Return the table of seeds and folds, and the spreads, in words."""
-        seeds, folds = sorted({cell.seed for cell in self.cells}), sorted({cell.fold for cell in self.cells})
+        seeds, folds = sorted({cell.seed for cell in self.cells}), in_order({cell.fold for cell in self.cells})
+        wide = [max(10, len(fold) + 7) for fold in folds]
         values = {(cell.seed, cell.fold): f"{cell.auroc:.4f}" for cell in self.cells}
-        lines = ["seed      " + "".join(f"{f'fold {fold}':>10}" for fold in folds)]
-        lines += [f"{seed:<10}" + "".join(f"{values.get((seed, fold), ''):>10}" for fold in folds) for seed in seeds]
+        columns = list(zip(folds, wide, strict=True))
+        lines = ["seed      " + "".join(f"{f'fold {fold}' if fold else 'AUROC':>{n}}" for fold, n in columns)]
+        lines += [f"{seed:<10}" + "".join(f"{values.get((seed, fold), ''):>{n}}" for fold, n in columns) for seed in seeds]
         said = [
             f"{'not known' if value is None else f'{value:.4f}'} over {what}"
             for value, what in ((self.over_seeds, "seeds"), (self.over_folds, "folds"))
@@ -69,7 +72,7 @@ def spread_of(cells: Sequence[Cell]) -> Spread:
     return Spread(ordered, mean, _pooled(ordered, lambda cell: cell.fold), _pooled(ordered, lambda cell: cell.seed))
 
 
-def _pooled(cells: Sequence[Cell], within: Callable[[Cell], int]) -> float | None:
+def _pooled(cells: Sequence[Cell], within: Callable[[Cell], int | str]) -> float | None:
     """Return the standard deviation among cells that share `within`, pooled; None where no two do."""
     squares, degrees = 0.0, 0
     for key in {within(cell) for cell in cells}:

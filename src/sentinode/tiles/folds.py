@@ -13,11 +13,11 @@ FOLDS = 5
 """Folds, where there are as many units of each class."""
 
 
-def folds_of(units: Codes, labels: Codes, ids: Sequence[str], what: str, seed: int = 0) -> Codes:
+def folds_of(units: Codes, labels: Codes, ids: Sequence[str], what: str, seed: int = 0, k: int | None = None) -> Codes:
     """Return the fold of each tile, int64 [n]: units stay whole, classes are spread evenly, every fold has both.
 
     Units go one by one, the largest first, to the fold that is then most even; equals in an order that ids and seed decide. There
-    are five folds, or fewer where five would leave one without a class. The order of rows changes nothing.
+    are `k` folds, or without `k` five, or fewer where five would leave one without a class. The order of rows changes nothing.
 
     Parameters
     ----------
@@ -29,23 +29,25 @@ def folds_of(units: Codes, labels: Codes, ids: Sequence[str], what: str, seed: i
         The units in words, for the message.
     seed
         Of the order.
+    k
+        Exactly so many folds.
 
     Raises
     ------
     UndefinedScore
-        If not even two folds have both classes.
+        If not even two folds, or not all of `k`, have both classes.
     """
     table = pd.DataFrame({"unit": units, "positive": labels, "negative": 1 - labels, "id": list(ids)})
     found = table.groupby("unit").agg(positive=("positive", "sum"), negative=("negative", "sum"), id=("id", "min"))
     keys = seeded_keys(found["id"].tolist(), seed)
     counts = found[["negative", "positive"]].to_numpy(np.int64)
     order = sorted(range(len(found)), key=lambda at: (-int(counts[at].sum()), keys[at]))
-    for k in range(min(FOLDS, len(found)), 1, -1):
-        fold, held = spread(counts, order, k)
+    for folds in range(min(FOLDS, len(found)), 1, -1) if k is None else [k]:
+        fold, held = spread(counts, order, folds)
         if (held > 0).all():
             return fold[np.searchsorted(found.index.to_numpy(), units)]
     raise UndefinedScore(
-        f"{what} that make two folds with both classes",
+        f"{what} that make {k or 'two'} folds with both classes",
         f"{len(found):,} with {int(counts[:, 1].sum()):,} positive and {int(counts[:, 0].sum()):,} negative tiles",
         "pack more labelled tiles, of more slides",
     )

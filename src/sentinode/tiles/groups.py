@@ -19,25 +19,25 @@ class GroupJoin:
     unmatched: int
 
 
-def group_column(path: Path) -> str:
-    """Return the name of the column that holds the groups."""
+def group_column(path: Path, called: tuple[str, ...] = GROUP_COLUMNS) -> str:
+    """Return the name of the column that holds the groups, one of `called` or the only one beside id."""
     columns = columns_of(path)
-    known = [name for name in GROUP_COLUMNS if name in columns]
+    known = [name for name in called if name in columns]
     others = [name for name in columns if name != "id"]
     if len(known) == 1:
         return known[0]
     if not known and len(others) == 1:
         return others[0]
     raise SourceProblem(
-        f"columns id and one of {', '.join(GROUP_COLUMNS)} in {shown(path)}",
+        f"columns id and one of {', '.join(called)} in {shown(path)}",
         f"columns {', '.join(shown(name, 40) for name in columns[:20]) or 'none'}",
-        "name the column that holds the slide or patient 'group', and no other so",
+        f"name the column that is meant {called[0]!r}, and no other so",
     )
 
 
-def read_groups(path: Path) -> dict[str, str]:
+def read_groups(path: Path, called: tuple[str, ...] = GROUP_COLUMNS) -> dict[str, str]:
     """Return the group of each id; raises SourceProblem if one id has two different groups."""
-    column = group_column(path)
+    column = group_column(path, called)
     found: dict[str, str] = {}
     for line, (name, cell) in read_columns(path, ("id", column)):
         key, group = without_extension(name), cell.strip()
@@ -50,7 +50,7 @@ def read_groups(path: Path) -> dict[str, str]:
     return found
 
 
-def join_groups(ids: list[str], path: Path) -> GroupJoin:
+def join_groups(ids: list[str], path: Path, called: tuple[str, ...] = GROUP_COLUMNS) -> GroupJoin:
     """Give each id its group from the table at `path`; an id that it lacks gets "".
 
     Parameters
@@ -58,14 +58,16 @@ def join_groups(ids: list[str], path: Path) -> GroupJoin:
     ids
         Ids of the tiles, in order, unique.
     path
-        A CSV with columns id (with or without an image's extension) and one of `GROUP_COLUMNS`.
+        A CSV with columns id (with or without an image's extension) and one of `called`.
+    called
+        Names that the column of groups may have.
 
     Raises
     ------
     SourceProblem
         If the table cannot be read, lacks a column, gives one id two groups, or knows none of the ids.
     """
-    table = read_groups(path)
+    table = read_groups(path, called)
     keys = [without_extension(name) for name in ids]
     groups = [table.get(key, "") for key in keys]
     met = set(keys)

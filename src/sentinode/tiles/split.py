@@ -22,13 +22,15 @@ FORMAT = 2
 COLUMNS = ("id", "digest", "dihedral_digest", "near", "group", "label", "part", "fold")
 """Columns of split.parquet."""
 PARTS = ("train", "valid", "unused")
-"""What a tile can be: `train` fits weights, `valid` chooses among them, `unused` has no label, or no slide where it needs one."""
+"""What a tile can be: `train` fits weights, `valid` chooses among them, `unused` is held out, or lacks a label or a slide it needs."""
 OPTIMISTIC = "random split: tiles of one slide may be on both sides; figures are optimistic"
 """Goes into every output of a run that was split by tile."""
 TRIALS = 400
 """Orders of slides that a grouped split tries, to come near the wanted share of both classes."""
 
 Codes = npt.NDArray[np.int64]
+By = Literal["auto", "random", "grouped"]
+"""How tiles are divided: see `make_split`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,11 @@ class Split:
 
 
 def make_split(
-    rows: pd.DataFrame, how: Literal["auto", "random", "grouped"] = "auto", valid_share: float = 0.2, seed: int = 0
+    rows: pd.DataFrame,
+    how: By = "auto",
+    valid_share: float = 0.2,
+    seed: int = 0,
+    left_out: npt.NDArray[np.bool_] | None = None,
 ) -> Split:
     """Split labelled tiles into train and valid, audited before it is returned.
 
@@ -69,6 +75,8 @@ def make_split(
         In (0, 1).
     seed
         The same seed and tiles give the same split, whatever the order of rows.
+    left_out
+        bool [n], tiles that are unused: of a fold that is held out to judge.
 
     Raises
     ------
@@ -77,21 +85,18 @@ def make_split(
     UsageProblem
         If `how` or `valid_share` is not one of those.
     """
-    if how not in ("auto", "random", "grouped"):
-        raise UsageProblem("a split of auto, random or grouped", shown(how), "choose one of them")
     if not 0 < valid_share < 1:
         raise UsageProblem("a validation share between 0 and 1", shown(valid_share), "choose one such as 0.2")
-    label = rows["label"].to_numpy(np.int64)
-    known = (rows["group"].astype(str) != "").to_numpy() & (label >= 0)
-    n_labelled, n_known = int((label >= 0).sum()), int(known.sum())
-    grouped = how == "grouped" or (how == "auto" and n_known > 0 and 2 * n_known >= n_labelled)
+    grouped, usable = splits_by_slide(rows, how), rows["label"].to_numpy() >= 0
+    if left_out is not None:
+        usable &= ~left_out
     warnings = []
     if not grouped:
-        usable = label >= 0
         warnings.append(OPTIMISTIC)
         valid = _held_out_tiles(rows[usable], valid_share, seed)
     else:
-        usable = known
+        known = (rows["group"].astype(str) != "").to_numpy() & usable
+        n_labelled, n_known, usable = int(usable.sum()), int(known.sum()), known
         if n_known < n_labelled:
             warnings.append(f"{n_labelled - n_known:,} labelled tiles have no slide: they are unused, since they could be of any")
         valid = _held_out_slides(rows[usable], valid_share, seed)
@@ -102,11 +107,20 @@ def make_split(
     return split
 
 
-def given_split(train_rows: pd.DataFrame, valid_rows: pd.DataFrame) -> Split:
+def splits_by_slide(rows: pd.DataFrame, how: By) -> bool:
+    """Return whether `how` means whole slides of these rows; UsageProblem if it is no such word."""
+    if how not in ("auto", "random", "grouped"):
+        raise UsageProblem("a split of auto, random or grouped", shown(how), "choose one of them")
+    labelled = rows["label"].to_numpy() >= 0
+    n_known = int(((rows["group"].astype(str) != "").to_numpy() & labelled).sum())
+    return how == "grouped" or (how == "auto" and n_known > 0 and 2 * n_known >= labelled.sum())
+
+
+def given_split(train_rows: pd.DataFrame, valid_rows: pd.DataFrame, left_out: npt.NDArray[np.bool_] | None = None) -> Split:
     """Return the split of two stores of which the first trains and the second chooses, labelled tiles only.
 
     The table holds the first store's tiles, then the second's. Of the first, copies of a tile that chooses are unused.
-    Slides named in both are warned about.
+    Slides named in both are warned about. `left_out`, bool, are tiles of the first that are unused.
 
     Raises
     ------
@@ -114,6 +128,8 @@ def given_split(train_rows: pd.DataFrame, valid_rows: pd.DataFrame) -> Split:
         If either has fewer than two classes.
     """
     train_labelled, valid_labelled = (rows["label"].to_numpy() >= 0 for rows in (train_rows, valid_rows))
+    if left_out is not None:
+        train_labelled &= ~left_out
     copied = train_rows["digest"].isin(valid_rows["digest"][valid_labelled]).to_numpy() & train_labelled
     tables = [
         _table(train_rows, np.where(train_labelled & ~copied, "train", "unused")),
@@ -173,7 +189,7 @@ def _held_out_slides(rows: pd.DataFrame, share: float, seed: int) -> npt.NDArray
 
     Every prefix of a number of seeded orders is a candidate; the nearest one with both classes on both sides wins.
     """
-    units = _units(rows["group"].astype(str).to_numpy(), rows["digest"].astype(str).to_numpy())
+    units = slide_units(rows["group"].astype(str).to_numpy(), rows["digest"].astype(str).to_numpy())
     n_units = int(units.max()) + 1 if units.size else 0
     labels = rows["label"].to_numpy(np.int64)
     counts = np.stack([np.bincount(units[labels == value], minlength=n_units) for value in (0, 1)], axis=1)
@@ -200,7 +216,7 @@ def _held_out_slides(rows: pd.DataFrame, share: float, seed: int) -> npt.NDArray
     return np.isin(units, chosen)
 
 
-def _units(groups: npt.NDArray[Any], digests: npt.NDArray[Any]) -> Codes:
+def slide_units(groups: npt.NDArray[Any], digests: npt.NDArray[Any]) -> Codes:
     """Return int64 [n] codes of the connected parts of slides that share a copy of a tile, in the order of slide names."""
     copies = pd.Series(digests)
     copies = copies[copies.duplicated(keep=False)]
