@@ -25,7 +25,7 @@ FORMAT = 1
 """Version of the checkpoint."""
 PLAIN = (
     *("step", "epoch", "step_in_epoch", "loss_sum", "tiles_seen", "seconds", "cpu_seconds", "before", "train_seconds"),
-    *("best_epoch", "best_auroc", "history", "stopped_by"),
+    *("best_epoch", "best_auroc", "history", "stopped_by", "at_once"),
 )
 """The fields of `Progressing` that JSON holds."""
 

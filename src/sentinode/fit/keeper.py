@@ -38,6 +38,8 @@ class Keeper:
 
     def __call__(self, state: Progressing, when: str) -> None:
         """Keep `state` after a step or an epoch."""
+        while state.news:
+            self.progress.say(state.news.pop(0), always=True)
         by_clock = self.settings.minutes is not None
         at = int(state.seconds) if by_clock else state.epoch * self.n_train + state.tiles_seen
         self.tick(at - self.ticked)

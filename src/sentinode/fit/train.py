@@ -177,9 +177,17 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
         "stopped_by": state.stopped_by,
         "valid": {"auroc": best["valid_auroc"], "loss": best["valid_loss"]},
         "cost": cost(state, network, plan, transform.input_px),
-        "plan": dataclasses.asdict(plan),
+        "plan": dataclasses.asdict(taken(plan, state)),
     }
     return finish(job, state.best, raw, record)
+
+
+def taken(plan: Plan, state: Progressing) -> Plan:
+    """Return the plan as it was followed: with a smaller `at_once` than its micro-batch where memory was too small for that."""
+    if state.at_once in {0, plan.micro_batch}:
+        return plan
+    why = {"at_once": f"memory was too small for {plan.micro_batch}"}
+    return dataclasses.replace(plan, at_once=state.at_once, reasons=plan.reasons | why)
 
 
 def checked(settings: TrainSettings) -> TrainSettings:

@@ -1,5 +1,6 @@
 """The command `predict`: runs over tiles, a table of scores or a submission out."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -151,12 +152,14 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
     set_allocator()
     device, _ = choose_device(settings.device)
     progress = Progress(quiet)
+    say = functools.partial(progress.say, always=True)
     members = []
     for number, run in enumerate(runs, 1):
         run.model.to(device)
         precision = trained_in(run) if settings.precision == "auto" else settings.precision
         with progress.track(f"run {number} of {len(runs)}", len(store)) as done:
-            logits = run.logits(store.tiles, settings.batch, views=settings.views, precision=precision, done=done)
+            how: dict[str, Any] = {"views": settings.views, "precision": precision, "done": done, "say": say}
+            logits = run.logits(store.tiles, settings.batch, **how)
         members.append(logits.astype(np.float64))
     logit = mean_logit(members)
     table = pd.DataFrame(
