@@ -26,6 +26,7 @@ FORMAT = 1
 PLAIN = (
     *("step", "epoch", "step_in_epoch", "loss_sum", "tiles_seen", "seconds", "cpu_seconds", "before", "train_seconds"),
     *("best_epoch", "best_auroc", "history", "stopped_by", "at_once"),
+    *("rate_factor", "skipped", "in_a_row"),
 )
 """The fields of `Progressing` that JSON holds."""
 
@@ -39,6 +40,8 @@ def write_checkpoint(path: Path, state: Progressing, fingerprint: str) -> None:
     optimizer = state.optimizer.state_dict()
     for number, moments in optimizer["state"].items():
         tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in moments.items() if v is not None}
+    if state.tally is not None:
+        tensors["tally"] = state.tally
     plain: dict[str, Any] = {name: getattr(state, name) for name in PLAIN}
     plain |= {"format": FORMAT, "fingerprint": fingerprint, "scaler": state.scaler.state_dict()}
     data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(plain)})
@@ -70,6 +73,7 @@ def read_checkpoint(path: Path, state: Progressing, fingerprint: str) -> None:
         state.average.load_state_dict(under(tensors, "average."))
     device = next(state.model.parameters()).device
     state.best = {k: v.to(device) for k, v in under(tensors, "best.").items()}
+    state.tally = tensors["tally"].to(device) if "tally" in tensors else None
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in under(tensors, "optimizer.").items():
         number, key = name.split(".", 1)

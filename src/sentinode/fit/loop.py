@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sentinode.fit import sound
 from sentinode.fit.augment import Augmentation, augmented
 from sentinode.fit.feed import Feed, epoch_order
 from sentinode.machine.plan import Plan
@@ -34,7 +35,9 @@ class Progressing:
     `average` is the running mean of the weights (the weights themselves where `ema` is 0); `best` its state at the epoch of the
     highest validation AUROC. `seconds` counts training and validation, over all sittings; `cpu_seconds` the time of all cores;
     `before` are the seconds that passed before the first step. `at_once` is how many tiles go through the network at a time: the
-    plan's micro-batch (0 before the first step), or less where memory was too small. `news` are sentences nobody has read out yet.
+    plan's micro-batch (0 before the first step), or less where memory was too small. `skipped` steps were not finite and not taken,
+    the last `in_a_row` of them; `rate_factor` is what they left of the learning rate; `tally` is what `sound` keeps on a GPU. `news`
+    are sentences nobody has read out yet.
     """
 
     model: nn.Module
@@ -56,6 +59,10 @@ class Progressing:
     history: list[dict[str, Any]] = field(default_factory=list)
     stopped_by: str = ""
     at_once: int = 0
+    rate_factor: float = 1.0
+    skipped: int = 0
+    in_a_row: int = 0
+    tally: Tensor | None = None
     news: list[str] = field(default_factory=list)
 
 
@@ -91,6 +98,8 @@ def fit(
             take_step(state, batch, transform, settings, plan)
             tick()
             state.seconds = time.perf_counter() - began
+            if state.stopped_by:
+                break
             if out_of_time(state, settings, validation_s):
                 state.stopped_by = "minutes"
                 break
@@ -128,18 +137,26 @@ def take_step(
     was: augmentation is drawn for the planned micro-batch, dropout's masks are cut from its. So the step is the same up to
     rounding, except for batch norms that learn their statistics: they see fewer tiles.
     """
-    planned = state.at_once or plan.micro_batch
+    planned, before = state.at_once or plan.micro_batch, sound.statistics(state.model)
     loss_sum, state.at_once = with_room(lambda at_once: gradients(state, batch, transform, settings, plan, at_once), planned)
     if state.at_once < planned:
         state.news.append(fewer(planned, state.at_once))
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
-    blend(state.average, state.model, settings.ema, state.step)
-    state.loss_sum += float(loss_sum)
     state.tiles_seen += len(batch[1])
     state.step += 1
     state.step_in_epoch += 1
+    bad = sound.not_finite(state, loss_sum)
+    if sound.on_device(state):
+        sound.step_blindly(state, bad, loss_sum, len(batch[1]), before)
+        blend(state.average, state.model, settings.ema, state.step - 1, bad)
+    elif bad:
+        sound.skip(state, len(batch[1]), before)
+    else:
+        state.in_a_row = 0
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        blend(state.average, state.model, settings.ema, state.step - 1)
+        state.loss_sum += float(loss_sum)
+    state.optimizer.zero_grad(set_to_none=True)
 
 
 def gradients(
@@ -194,15 +211,19 @@ def class_weights(labels: Tensor, positive_share: float) -> Tensor:
 
 
 @torch.no_grad()
-def blend(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the running mean towards the weights; the decay rises to its value so that early steps are forgotten soon."""
+def blend(average: nn.Module, model: nn.Module, decay: float, step: int, bad: Tensor | None = None) -> None:
+    """Move the running mean towards the weights; the decay rises to its value so that early steps are forgotten soon.
+
+    It stays where `bad` is true, a tensor that is not read.
+    """
     if average is model:
         return
-    rate = 1 - min(decay, (1 + step) / (10 + step))
+    rate: float | Tensor = 1 - min(decay, (1 + step) / (10 + step))
+    rate = rate if bad is None else torch.where(bad, 0.0, rate)
     theirs = model.state_dict()
     for name, mine in average.state_dict().items():
         if mine.is_floating_point():
-            mine.lerp_(theirs[name], rate)
+            mine.lerp_(theirs[name], rate if isinstance(rate, float) else rate.to(mine.dtype))
         else:
             mine.copy_(theirs[name])
 
@@ -222,10 +243,10 @@ def share_of_rate(done: float, warmup: float) -> float:
 
 
 def schedule(state: Progressing, settings: TrainSettings, steps_an_epoch: int) -> None:
-    """Set the learning rates: a linear rise over `warmup`, then a cosine down to 0, times each group's own scale."""
+    """Set the learning rates: a linear rise over `warmup`, then a cosine to 0, times each group's scale and what skipped steps left."""
     share = share_of_rate(progress_of(state, settings, steps_an_epoch), settings.warmup)
     for group in state.optimizer.param_groups:
-        group["lr"] = settings.lr * share * group["scale"]
+        group["lr"] = settings.lr * share * group["scale"] * state.rate_factor
 
 
 def out_of_time(state: Progressing, settings: TrainSettings, validation_s: float) -> bool:
@@ -247,11 +268,19 @@ def finished(state: Progressing, settings: TrainSettings) -> str:
 
 
 def validate(state: Progressing, judge: Judge, transform: Transform, plan: Plan) -> float:
-    """Close the epoch: judge the running mean, remember the best, add a line to the history; return the seconds it took."""
+    """Close the epoch: judge the running mean, remember the best, add a line to the history; return the seconds it took.
+
+    A mean that is not finite closes nothing: training ends with the best there is.
+    """
     began = time.perf_counter()
+    sound.look(state)
+    sound.check_begun(state)
     outputs = logits(
         state.average, judge.feed.in_order(plan.micro_batch), transform, precision=plan.precision, say=state.news.append
     )
+    if state.best and not np.isfinite(outputs).all():
+        state.stopped_by = sound.STOPPED
+        return time.perf_counter() - began
     loss, auroc = judge.score(outputs)
     if auroc > state.best_auroc:
         state.best_auroc, state.best_epoch = auroc, state.epoch

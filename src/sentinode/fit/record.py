@@ -145,6 +145,7 @@ def cost(state: Progressing, network: nn.Module, plan: Plan, px: int) -> dict[st
         "cpu_minutes": round(state.cpu_seconds / 60, 2),
         "train_seconds": round(state.train_seconds, 2),
         "epochs": epochs,
+        "steps_skipped": state.skipped,
         "tiles_per_s": round(rate, 1),
         "peak_memory_bytes": peak_bytes(),
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else 0,

@@ -164,7 +164,7 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
 
         def keep(state: Progressing, when: str) -> None:
             keeper(state, when)
-            if when == "epoch":
+            if when == "epoch" and not state.step_in_epoch:
                 job.watch(state.epoch, state.history[-1]["valid_auroc"])
 
         fit(state, feeds[0], judge, transform, settings, plan, keep)
