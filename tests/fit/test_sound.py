@@ -41,7 +41,7 @@ def fresh(kind: str, **options: Any) -> Progressing:
     state = new_state(SimpleCNN((4, 4, 4), hidden=4), settings_of(**options), PLAN)
     if kind == "device":
         made = type(state.optimizer)
-        extra = {"momentum": 0.9, "nesterov": True} if made is torch.optim.SGD else {}
+        extra: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if made is torch.optim.SGD else {}
         groups = [{name: group[name] for name in ("params", "weight_decay", "scale")} for group in state.optimizer.param_groups]
         state.optimizer = made(groups, lr=0.01, fused=True, **extra)  # type: ignore[call-arg]
     return state
@@ -95,7 +95,8 @@ def test_gradients_that_are_not_finite_count_where_the_loss_is() -> None:
     state = fresh("host")
     step(state)
     before = all_of(state)
-    hook = state.model.get_parameter("dense.weight").register_hook(lambda grad: grad * float("inf"))
+    weight = state.model.get_parameter("dense.weight")
+    hook = weight.register_hook(lambda grad: grad * float("inf"))  # type: ignore[no-untyped-call]
     step(state, None, 1)
     hook.remove()
     check_same(all_of(state), before)

@@ -271,6 +271,7 @@ class Source:
 
         Beyond the end they begin again: a batch is always full.
         """
+        self.store.check()
         rows = self.rows[np.arange(first, last) % len(self.rows)]
         return torch.from_numpy(np.array(self.store.tiles[rows])).to(self.device)
 

@@ -98,10 +98,8 @@ def fit(
             take_step(state, batch, transform, settings, plan)
             tick()
             state.seconds = time.perf_counter() - began
+            state.stopped_by = ended(state, settings, validation_s)
             if state.stopped_by:
-                break
-            if out_of_time(state, settings, validation_s):
-                state.stopped_by = "minutes"
                 break
             keep(state, "step")
         validation_s = validate(state, judge, transform, plan)
@@ -256,6 +254,11 @@ def out_of_time(state: Progressing, settings: TrainSettings, validation_s: float
     one_step = state.train_seconds / max(state.step, 1)
     ahead = validation_s or state.train_seconds * 0.1
     return state.seconds + 3 * ahead + 2 * one_step + RECORD_S >= 60 * settings.minutes
+
+
+def ended(state: Progressing, settings: TrainSettings, validation_s: float) -> str:
+    """Return why training is over after the step just taken, or ''."""
+    return state.stopped_by or ("minutes" if out_of_time(state, settings, validation_s) else "")
 
 
 def finished(state: Progressing, settings: TrainSettings) -> str:

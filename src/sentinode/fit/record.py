@@ -27,7 +27,7 @@ from sentinode.machine.plan import Plan
 from sentinode.machine.probe import convolution_peak, probe
 from sentinode.nets.forward import Logits
 from sentinode.nets.trained import ModelFacts, Run, load, save_model, weights_digest
-from sentinode.run import FORMAT, write_bytes, write_json
+from sentinode.run import FORMAT, remove_leftovers, write_bytes, write_json
 from sentinode.scores import Scores, probability_of, write_scores
 from sentinode.tiles.split import write_split
 
@@ -83,6 +83,7 @@ def finish(job: "Job", weights: dict[str, Tensor], raw: Logits, found: dict[str,
     write_split(folder / "split.parquet", parts.passport())
     write_json(folder / "run.json", record(job, found) | {"calibration": mended.as_dict(), "digest": weights_digest(folder)})
     shutil.rmtree(folder / "resume", ignore_errors=True)
+    remove_leftovers(folder)
     (folder / "unfinished.json").unlink(missing_ok=True)
     return load(folder)
 

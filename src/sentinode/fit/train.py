@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sentinode.errors import RunProblem, UsageProblem, shown
+from sentinode.errors import RunProblem, StoreProblem, UsageProblem, shown
 from sentinode.fit.checkpoint import interruption, read_checkpoint
 from sentinode.fit.feed import make_feed
 from sentinode.fit.frozen import fit_head_first, train_frozen
@@ -151,7 +151,9 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
         fit_head_first(job)
     state = new_state(placed(job.network, plan.device), settings, plan)
     if checkpoint.exists():
-        read_checkpoint(checkpoint, state, job.fingerprint)
+        damage = read_checkpoint(checkpoint, state, job.fingerprint)
+        if damage:
+            progress.say(damage, always=True)
         progress.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
     else:
         state.seconds = state.before = time.perf_counter() - job.began
@@ -167,7 +169,11 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
             if when == "epoch" and not state.step_in_epoch:
                 job.watch(state.epoch, state.history[-1]["valid_auroc"])
 
-        fit(state, feeds[0], judge, transform, settings, plan, keep)
+        try:
+            fit(state, feeds[0], judge, transform, settings, plan, keep)
+        except StoreProblem:
+            keeper.checkpoint(state=state)  # no step is half taken where a batch could not be read
+            raise
     network = placed(job.network, plan.device)  # as prediction has it: training may have used another form
     network.load_state_dict(state.best)
     raw = logits(network, feeds[1].in_order(64), transform)
