@@ -41,7 +41,8 @@ class Job:
     `words` of the command, and `again` what is added when it runs a second time. `leaves`: files, below the folder, whose bytes are
     those of an undisturbed run, or a function of the folder. `moments`: (at, nth) of each fault that strikes while it runs.
     `harmed`: the file that is cut or of which a bit is flipped, below the folder or in `Place`; `stop`, `nth`: the moment that leaves the
-    command unfinished before, if it is a file of unfinished work; `told`: what is then said, "" where the command mends it by itself.
+    command unfinished before, if it is a file of unfinished work; `told`: what is then said, "" where the command mends it by itself;
+    `remedy`: the file that is then removed, as was said, instead of bringing back the other.
     """
 
     words: Callable[[Place], tuple[object, ...]]
@@ -52,6 +53,7 @@ class Job:
     stop: str = ""
     told: str = ""
     nth: int = 1
+    remedy: str = ""
     offset: float = 0.6
 
 
@@ -108,7 +110,8 @@ JOBS = {
         every("0001.json", full=("0001.npy", 1)),
         harmed="study/trials/0000.npy",
         stop="0001.json",
-        told="the scores of a trial",
+        told="the scores of a trial.*remove the trial's .json",
+        remedy="study/trials/0000.json",
     ),
     "evaluation": Job(
         lambda place: ("evaluate", place.run, place.test, "--out", "j", *JUDGE),

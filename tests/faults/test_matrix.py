@@ -20,7 +20,6 @@ from sentinode.tiles.synth import synthesise, write_kaggle_folder
 from tests.faults.hooks import Fault, struck
 from tests.faults.jobs import FAULTS, JOBS, TRAIN, Job, Place
 
-PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="children that are killed are forked")
 
 
@@ -70,17 +69,26 @@ def server() -> Iterator["subprocess.Popen[str]"]:
         process.wait(30)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
-    """Return what each job leaves where nothing happens."""
-    found: dict[str, dict[str, bytes]] = {}
-    for name, job in JOBS.items():
-        folder = tmp_path_factory.mktemp(name.replace(" ", "-"))
+class Undisturbed(dict[str, dict[str, bytes]]):
+    """What each job leaves where nothing happens; run when it is first asked for."""
+
+    def __init__(self, place: Place, folder: Path) -> None:
+        super().__init__()
+        self.place, self.folder = place, folder
+
+    def __missing__(self, name: str) -> dict[str, bytes]:
+        here = self.folder / name.replace(" ", "-")
+        here.mkdir()
         with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            assert sentinode(*job.words(place), "--quiet") == 0
-            found[name] = left(job, folder)
-    return found
+            patch.chdir(here)
+            assert sentinode(*JOBS[name].words(self.place), "--quiet") == 0
+        self[name] = left(JOBS[name], here)
+        return self[name]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    return Undisturbed(place, tmp_path_factory.mktemp("undisturbed"))
 
 
 def left(job: Job, folder: Path) -> dict[str, bytes]:
@@ -117,7 +125,7 @@ def test_a_process_that_ends_at_the_worst_moment(
     kind: str,
     place: Place,
     server: "subprocess.Popen[str]",
-    undisturbed: dict[str, dict[str, bytes]],
+    undisturbed: Undisturbed,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -142,7 +150,7 @@ def test_a_disk_that_is_full_or_fails(
     name: str,
     kind: str,
     place: Place,
-    undisturbed: dict[str, dict[str, bytes]],
+    undisturbed: Undisturbed,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -188,7 +196,7 @@ def test_a_file_that_is_cut_or_changed(
     name: str,
     kind: str,
     place: Place,
-    undisturbed: dict[str, dict[str, bytes]],
+    undisturbed: Undisturbed,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -210,7 +218,10 @@ def test_a_file_that_is_cut_or_changed(
     if job.told:
         assert sentinode(*words, *again) == 3
         check_told(capsys.readouterr().err, job.told)
-        path.write_bytes(whole)
+        if job.remedy:
+            Path(job.remedy).unlink()
+        else:
+            path.write_bytes(whole)
         again = job.again if any(folder.iterdir()) else ()
     assert sentinode(*words, *again) == 0
     there, here = str(place.train.parent).encode(), str(tmp_path / "copy").encode()
