@@ -179,6 +179,20 @@ def test_memory_too_small_for_one_tile_is_told_in_three_parts(tmp_path: Path, mo
     assert not (tmp_path / "run").exists()
 
 
+def test_tiles_that_memory_cannot_hold_are_read_from_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train(tissue_store(), out=tmp_path / "whole", quiet=True, resident="yes", **FAST)
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sentinode.fit.feed.read_rows", full)
+    run = train(tissue_store(), out=tmp_path / "run", resident="yes", **FAST)
+    assert model(run.path) == model(whole.path)
+    assert len(re.findall("they are read from disk", capsys.readouterr().err)) == 1
+
+
 class Pooled(nn.Module):
     """Features from mean colours; at most `most` tiles at a time."""
 

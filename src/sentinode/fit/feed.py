@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from sentinode.errors import StoreProblem, shown
+from sentinode.machine.memory import out_of_memory
+from sentinode.nets.room import free_caches
 from sentinode.tiles.store import Store, Tiles
 
 CHUNK = 2048
@@ -109,11 +111,16 @@ class ReadAhead:
 
 
 def make_feed(store: Store, rows: npt.NDArray[np.int64], *, device: str, resident: bool) -> Feed:
-    """Return the feed of `rows` (int64 [n], labelled) of `store`; resident ones are copied to `device` once."""
+    """Return the feed of `rows` (int64 [n], labelled) of `store`; resident ones are copied to `device` once, if they find room there."""
     labels = torch.from_numpy(store.rows["label"].to_numpy()[rows].astype(np.float32)).to(device)
-    if not resident:
-        return Feed(store.tiles, rows, labels, store)
-    return Feed(torch.from_numpy(read_rows(store, rows)).to(device), np.arange(len(rows)), labels)
+    if resident:
+        try:
+            return Feed(torch.from_numpy(read_rows(store, rows)).to(device), np.arange(len(rows)), labels)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        free_caches()
+    return Feed(store.tiles, rows, labels, store)
 
 
 def read_rows(store: Store, rows: npt.NDArray[np.int64]) -> Tiles:

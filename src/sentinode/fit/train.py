@@ -160,6 +160,8 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
         state.cpu_seconds = time.process_time() - job.cpu_began
 
     feeds = [make_feed(of, rows, device=plan.device, resident=plan.resident) for of, rows in (parts.train, parts.valid)]
+    if plan.resident and any(feed.store for feed in feeds):
+        progress.say("memory is too small to hold all tiles: they are read from disk, with the same result", always=True)
     judge = Judge(feeds[1], functools.partial(score, feeds[1].labels.cpu().numpy(), job.facts.logit_shift))
     with interruption() as asked, training_bar(progress, settings, len(feeds[0])) as tick:
         keeper = Keeper(folder, job.fingerprint, settings, progress, asked, len(feeds[0]), tick)
