@@ -170,7 +170,23 @@ def test_a_place_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_another_error_of_the_system_is_not_renamed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="surprise"), replacing(tmp_path / "file"):
-        raise OSError(errno.EIO, "surprise")
+        raise OSError(errno.EINVAL, "surprise")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENODEV])
+def test_a_disk_that_fails_keeps_the_old_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fails(number: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "file").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", lambda _: fails(number))
+    with pytest.raises(MachineProblem) as caught:
+        write_bytes(tmp_path / "file", b"new")
+    assert "a disk that takes what is written" in caught.value.expected
+    assert os.strerror(number) in caught.value.found
+    assert "check the disk" in caught.value.do
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

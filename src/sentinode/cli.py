@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -302,12 +305,25 @@ def main(words: Iterable[str] | None = None) -> None:
     sys.exit(guarded(lambda: app(tokens, exit_on_error=False, print_error=False, result_action="return_value"), debug=debug))
 
 
+@contextmanager
+def asked_to_end() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, so that nothing temporary stays; only where signals can be had."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
 def guarded(call: Callable[[], object], *, debug: bool) -> int:
     """Return the exit code of `call`, after printing its error in one line."""
     from sentinode.machine.memory import memory_problems
 
     try:
-        with memory_problems():
+        with memory_problems(), asked_to_end():
             call()
     except SentinodeError as error:
         if debug:

@@ -19,6 +19,12 @@ FORMAT = 1
 """Version of the run folder's layout."""
 FULL_DISK = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """What a system says when nothing more fits: no space, file too large, quota."""
+BROKEN = {
+    getattr(errno, name)
+    for name in ("EIO", "ENXIO", "ENODEV", "ESTALE", "ETIMEDOUT", "EREMOTEIO", "EUCLEAN", "ENOTCONN", "EHOSTDOWN")
+    if hasattr(errno, name)
+}
+"""What a system says of a disk, or one across a network, that does not do what it is asked."""
 UNWRITABLE = {
     getattr(errno, name) for name in ("EACCES", "EPERM", "EROFS", "ENOTDIR", "EEXIST", "EISDIR", "ENAMETOOLONG", "ELOOP")
 }
@@ -36,6 +42,12 @@ def disk_problems(path: Path) -> Iterator[None]:
                 f"room to write {shown(path)}",
                 f"a full disk ({error.strerror})",
                 "free some space or choose another --out, then run the same command with --resume where it has one",
+            ) from error
+        if error.errno in BROKEN:
+            raise MachineProblem(
+                f"a disk that takes what is written to {shown(path)}",
+                f"one that fails ({error.strerror})",
+                "check the disk, or choose another --out; then run the same command with --resume where it has one",
             ) from error
         # A path that cannot be made, as on a drive that is not there, and not another file that the block missed.
         nowhere = error.errno == errno.ENOENT and Path(error.filename or ".") in (path, *path.parents)
@@ -160,6 +172,13 @@ def nothing_left(path: Path, work: Path) -> Iterator[None]:
 def is_leftover(path: Path) -> bool:
     """Return whether `path` is a temporary file of `replacing` that a killed process left behind."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left behind in a folder that is finished."""
+    for entry in folder.iterdir():
+        if is_leftover(entry) and entry.is_file():
+            entry.unlink(missing_ok=True)
 
 
 def clear_folder(path: Path) -> None:

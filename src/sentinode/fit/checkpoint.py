@@ -4,6 +4,7 @@ Also the two signals that end a run: Ctrl-C and SIGTERM wait for the step to end
 """
 
 import json
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,19 +14,22 @@ from types import FrameType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor
 
 from sentinode.errors import RunProblem, shown
 from sentinode.fit.loop import Progressing
-from sentinode.run import write_bytes
+from sentinode.nets.sealed import sealed, unsealed
+from sentinode.run import replacing
 
-FORMAT = 1
+FORMAT = 2
 """Version of the checkpoint."""
+PREVIOUS = "previous.safetensors"
+"""The checkpoint before the last one, beside it."""
 PLAIN = (
     *("step", "epoch", "step_in_epoch", "loss_sum", "tiles_seen", "seconds", "cpu_seconds", "before", "train_seconds"),
-    *("best_epoch", "best_auroc", "history", "stopped_by"),
+    *("best_epoch", "best_auroc", "history", "stopped_by", "at_once"),
+    *("rate_factor", "skipped", "in_a_row"),
 )
 """The fields of `Progressing` that JSON holds."""
 
@@ -39,23 +43,40 @@ def write_checkpoint(path: Path, state: Progressing, fingerprint: str) -> None:
     optimizer = state.optimizer.state_dict()
     for number, moments in optimizer["state"].items():
         tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in moments.items() if v is not None}
+    if state.tally is not None:
+        tensors["tally"] = state.tally
     plain: dict[str, Any] = {name: getattr(state, name) for name in PLAIN}
     plain |= {"format": FORMAT, "fingerprint": fingerprint, "scaler": state.scaler.state_dict()}
-    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(plain)})
-    write_bytes(path, data)
+    data = sealed(tensors, json.dumps(plain))
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+        if path.exists():  # and not before there was room for the new one, or two names would be all there is of one checkpoint
+            keep_previous(path)
 
 
-def read_checkpoint(path: Path, state: Progressing, fingerprint: str) -> None:
+def keep_previous(path: Path) -> None:
+    """Give the checkpoint a second name before the next one takes its first, so that there is one to go back to."""
+    with replacing(path.with_name(PREVIOUS)) as temporary:
+        try:
+            temporary.hardlink_to(path)
+        except OSError:  # a file system without such links
+            shutil.copyfile(path, temporary)
+
+
+def read_checkpoint(path: Path, state: Progressing, fingerprint: str) -> str:
     """Put the checkpoint at `path` into `state`, which has been built anew from the same settings.
 
-    Raises RunProblem if the file is cut or foreign, or belongs to other settings or other tiles.
+    Where it is damaged, the one before it is taken: training from there ends with the same bytes. Returns what there is to say of
+    that, or ''. Raises RunProblem if both are cut or foreign, or belong to other settings or other tiles.
     """
+    said, previous = "", path.with_name(PREVIOUS)
     try:
-        with safe_open(path, framework="pt") as file:
-            plain = json.loads((file.metadata() or {})["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise RunProblem("a readable checkpoint", f"{shown(path)}: {error}"[:200], "start anew with --overwrite") from error
+        tensors, plain = contents(path)
+    except RunProblem as problem:
+        if not previous.exists():
+            raise
+        said = f"a damaged checkpoint ({problem.found}): training goes on from the one before it"
+        tensors, plain = contents(previous)
     if plain.pop("format") != FORMAT or plain.pop("fingerprint") != fingerprint:
         raise RunProblem(
             "a checkpoint of the same settings, tiles and version",
@@ -70,11 +91,23 @@ def read_checkpoint(path: Path, state: Progressing, fingerprint: str) -> None:
         state.average.load_state_dict(under(tensors, "average."))
     device = next(state.model.parameters()).device
     state.best = {k: v.to(device) for k, v in under(tensors, "best.").items()}
+    state.tally = tensors["tally"].to(device) if "tally" in tensors else None
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in under(tensors, "optimizer.").items():
         number, key = name.split(".", 1)
         moments.setdefault(int(number), {})[key] = tensor
     state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
+    return said
+
+
+def contents(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what a checkpoint holds, tensors and the rest; RunProblem if it is cut, changed or foreign."""
+    try:
+        tensors, note = unsealed(path)
+        plain: dict[str, Any] = json.loads(note)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RunProblem("a readable checkpoint", f"{shown(path)}: {error}"[:200], "start anew with --overwrite") from error
+    return tensors, plain
 
 
 def under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ changed is never met again under the old name, and another split, another sample
 is there and adds what is missing. float32, since half of it ends at 65,504 and some networks go beyond.
 """
 
+import functools
 import hashlib
 import json
 import time
@@ -28,6 +29,7 @@ from sentinode.fit.grown import Grown
 from sentinode.fit.table import Rows, Table
 from sentinode.nets.engine import FAILURES, Engine, fastest, named
 from sentinode.nets.forward import VIEWS, view
+from sentinode.nets.room import fewer, with_room
 from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.progress import Progress
 from sentinode.run import disk_problems
@@ -235,13 +237,17 @@ def locked(home: Path, progress: Progress) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Source:
-    """Where features come from: tiles at `rows` of `store`, through `module`, in the form of `engine` if there is one."""
+    """Where features come from: tiles at `rows` of `store`, through `module`, in the form of `engine` if there is one.
+
+    `most` is how many tiles memory has room for at a time, where that has turned out to be fewer than usual.
+    """
 
     store: Store
     rows: Rows
     module: nn.Module
     how: Extraction
     engine: Engine | None
+    most: int = 0
 
     def __post_init__(self) -> None:
         """Put the network into evaluation mode: batch norm and dropout are as they will be used."""
@@ -257,13 +263,15 @@ class Source:
     def batch(self) -> int:
         """Tiles a forward pass, whatever is missing: another number would give other last digits."""
         px = self.how.preprocessing.input_px or self.store.px
-        return min(max(1, BATCH_PIXELS // (px * px)), MOST_TILES) * (GPU_BATCHES if self.device.type == "cuda" else 1)
+        usual = min(max(1, BATCH_PIXELS // (px * px)), MOST_TILES) * (GPU_BATCHES if self.device.type == "cuda" else 1)
+        return min(usual, self.most or usual)
 
     def tiles(self, first: int, last: int) -> Tensor:
         """Return tiles `first` to `last` (not included) of those wanted, uint8 [k, px, px, 3], on the device.
 
         Beyond the end they begin again: a batch is always full.
         """
+        self.store.check()
         rows = self.rows[np.arange(first, last) % len(self.rows)]
         return torch.from_numpy(np.array(self.store.tiles[rows])).to(self.device)
 
@@ -274,25 +282,39 @@ def grow(grown: Grown, digests: list[bytes], source: Source, progress: Progress)
     Where less than exact was allowed, but none is there and an exact engine is the fastest, that is noted, and the engine returned.
     """
     transform = Transform(source.how.preprocessing, source.store.px).to(source.device)
-    example = transform(source.tiles(0, source.batch))
-    engine = (
-        earlier(grown, source, example)
-        or given(source)
-        or fastest(source.module, example, allowed=source.how.precision, tiles=len(source.rows) * source.how.views)
-    )
-    views, d, n = source.how.views, engine.call(example).shape[1], len(source.rows)
-    batches = max(1, min(BLOCK_BATCHES, BLOCK_BYTES // (4 * views * d * source.batch)))
+    source = replace(source, most=grown.at_once)
+    planned = source.batch
+    (engine, d), at_once = with_room(lambda k: chosen(grown, replace(source, most=k), transform), planned)
+    views, n, step = source.how.views, len(source.rows), source.batch
+    step *= max(1, min(BLOCK_BATCHES, BLOCK_BYTES // (4 * views * d * source.batch)))
     more: dict[str, Any] = {"device": str(source.device), "versions": {"torch": str(torch.__version__), "numpy": np.__version__}}
     if source.how.precision == "auto" and engine.precision == "fp32" and not grown.n:
         with grown.growing(engine, (views, d), n, more):
             return engine
     progress.say(f"features by {engine.name}: {engine.reasons}")
     with progress.track("features", n) as tick, grown.growing(engine, (views, d), n, more) as growing:
-        for first in range(0, n, source.batch * batches):
-            last = min(first + source.batch * batches, n)
-            growing.append(block(source, engine, transform, first, last, d), b"".join(digests[first:last]))
+        for first in range(0, n, step):
+            last = min(first + step, n)
+            make = functools.partial(block, source, engine, transform, (first, last), d)
+            values, at_once = with_room(make, at_once)
+            if at_once < planned:
+                progress.say(fewer(planned, at_once), always=True)
+                growing.note_at_once(at_once)
+                planned = at_once
+            growing.append(values, b"".join(digests[first:last]))
             tick(last - first)
     return None
+
+
+def chosen(grown: Grown, source: Source, transform: Transform) -> tuple[Engine, int]:
+    """Return the engine for these tiles, and how many numbers it makes of one."""
+    example = transform(source.tiles(0, source.batch))
+    engine = (
+        earlier(grown, source, example)
+        or given(source)
+        or fastest(source.module, example, allowed=source.how.precision, tiles=len(source.rows) * source.how.views)
+    )
+    return engine, engine.call(example).shape[1]
 
 
 def earlier(grown: Grown, source: Source, example: Tensor) -> Engine | None:
@@ -314,12 +336,14 @@ def given(source: Source) -> Engine | None:
     return source.engine if exact or source.how.precision == "auto" else None
 
 
-def block(source: Source, engine: Engine, transform: Transform, first: int, last: int, d: int) -> npt.NDArray[np.float32]:
-    """Return the features of tiles `first` to `last`, float32 [k, views, d]; RunProblem for any that are not finite."""
-    views = VIEWS[source.how.views]
+def block(
+    source: Source, engine: Engine, transform: Transform, span: tuple[int, int], d: int, at_once: int
+) -> npt.NDArray[np.float32]:
+    """Return the features of tiles `span[0]` to `span[1]`, float32 [k, views, d]; RunProblem for any that are not finite."""
+    (first, last), views = span, VIEWS[source.how.views]
     values = np.empty((last - first, len(views), d), np.float32)
-    for start in range(first, last, source.batch):
-        tiles, k = source.tiles(start, start + source.batch), min(source.batch, last - start)
+    for start in range(first, last, at_once):
+        tiles, k = source.tiles(start, start + at_once), min(at_once, last - start)
         for at, number in enumerate(views):
             made = engine.call(transform(view(tiles, number)))[:k]
             values[start - first : start - first + k, at] = made.cpu().numpy()

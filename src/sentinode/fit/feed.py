@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from sentinode.errors import StoreProblem, shown
+from sentinode.machine.memory import out_of_memory
+from sentinode.nets.room import free_caches
 from sentinode.tiles.store import Store, Tiles
 
 CHUNK = 2048
@@ -27,12 +29,13 @@ class Feed:
     """Some rows of a store with their labels.
 
     `tiles`: uint8 [m, px, px, 3], a tensor on the device where resident, else the store's memory map. `rows`: int64 [n], where in
-    `tiles` each of the feed's tiles is. `labels`: float32 [n] on the device.
+    `tiles` each of the feed's tiles is. `labels`: float32 [n] on the device. `store`: where they are read from, unless resident.
     """
 
     tiles: Tensor | Tiles
     rows: npt.NDArray[np.int64]
     labels: Tensor
+    store: Store | None = None
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -43,7 +46,12 @@ class Feed:
         rows = self.rows[positions]
         if isinstance(self.tiles, Tensor):
             return self.tiles.index_select(0, torch.from_numpy(rows).to(self.tiles.device))
-        return torch.from_numpy(self.tiles[rows])
+        if self.store is None:
+            return torch.from_numpy(self.tiles[rows])
+        self.store.check()
+        tiles = self.tiles[rows]
+        self.store.check_pixels(tiles, rows)
+        return torch.from_numpy(tiles)
 
     def batches(self, order: list[npt.NDArray[np.int64]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (tiles, labels) on the device for each array of positions in `order`."""
@@ -87,25 +95,32 @@ class ReadAhead:
             if self.stop.is_set():
                 return
             try:
-                batch: tuple[npt.NDArray[np.int64], Tensor] | OSError = (positions, self.feed.gather(positions))
-            except OSError as error:
+                batch: tuple[npt.NDArray[np.int64], Tensor] | BaseException = (positions, self.feed.gather(positions))
+            except (OSError, StoreProblem) as error:
                 batch = error
             self.ready.put(batch)
 
     def _taken(self) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
         for _ in self.order:
             batch = self.ready.get()
+            if isinstance(batch, StoreProblem):
+                raise batch
             if isinstance(batch, BaseException):
                 raise StoreProblem("the store's tiles to stay readable", str(batch), "check the disk, then --resume") from batch
             yield batch
 
 
 def make_feed(store: Store, rows: npt.NDArray[np.int64], *, device: str, resident: bool) -> Feed:
-    """Return the feed of `rows` (int64 [n], labelled) of `store`; resident ones are copied to `device` once."""
+    """Return the feed of `rows` (int64 [n], labelled) of `store`; resident ones are copied to `device` once, if they find room there."""
     labels = torch.from_numpy(store.rows["label"].to_numpy()[rows].astype(np.float32)).to(device)
-    if not resident:
-        return Feed(store.tiles, rows, labels)
-    return Feed(torch.from_numpy(read_rows(store, rows)).to(device), np.arange(len(rows)), labels)
+    if resident:
+        try:
+            return Feed(torch.from_numpy(read_rows(store, rows)).to(device), np.arange(len(rows)), labels)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        free_caches()
+    return Feed(store.tiles, rows, labels, store)
 
 
 def read_rows(store: Store, rows: npt.NDArray[np.int64]) -> Tiles:
@@ -128,6 +143,7 @@ def read_rows(store: Store, rows: npt.NDArray[np.int64]) -> Tiles:
                 raise StoreProblem(f"{len(store)} tiles in {shown(store.path)}", "a shorter tiles.npy", "pack it again")
             chosen = by_row[lo:hi]
             out[chosen] = block.reshape(count, *store.tiles.shape[1:])[rows[chosen] - start]
+            store.check_pixels(out[chosen], rows[chosen])
     return out
 
 

@@ -55,7 +55,8 @@ class Grown:
     """Features that are whole: `places` says in which row a tile lies, by the digest of its pixels.
 
     `engine` names the form of the network that made the last of them, "" before the first, `reasons` why, and `chosen_for` for how
-    many tiles it was chosen; `shape` is (views, d). `damaged`: a part did not have its digest any more and is gone.
+    many tiles it was chosen; `shape` is (views, d). `at_once` is how many tiles a batch had since memory was too small for the usual
+    number, else 0: another would give other last digits. `damaged`: a part did not have its digest any more and is gone.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ class Grown:
         self.data, self.journal = home / DATA, home / JOURNAL
         self.places: dict[bytes, int] = {}
         self.engine, self.reasons, self.chosen_for, self.shape = "", "", 0, (0, 0)
-        self.n, self.damaged = 0, False
+        self.n, self.at_once, self.damaged = 0, 0, False
         lines = self.journal.read_bytes().splitlines(keepends=True) if self.journal.exists() and self.data.exists() else []
         first = read_line(lines[0]) if lines else None
         if first != {"wanted": wanted}:
@@ -97,6 +98,9 @@ class Grown:
                 said["chosen_for"],
                 (views, d),
             )
+            return True
+        if "at_once" in said:
+            self.at_once = said["at_once"]
             return True
         if said["first"] != self.n or not self.engine:
             return False
@@ -185,6 +189,11 @@ class Growing:
 
     def __init__(self, grown: Grown, file: io.FileIO, journal: io.FileIO) -> None:
         self.grown, self.file, self.journal = grown, file, journal
+
+    def note_at_once(self, tiles: int) -> None:
+        """Note that from here on a batch has so many tiles only."""
+        write_all(self.journal, memoryview(line({"at_once": tiles})))
+        self.grown.at_once = tiles
 
     def append(self, values: npt.NDArray[np.float32], digests: bytes) -> None:
         """Write features [k, views, d] of the tiles with these digests, then their line."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from sentinode.fit.checkpoint import Interruption, write_checkpoint
 from sentinode.fit.loop import Progressing
 from sentinode.fit.record import write_history
+from sentinode.fit.sound import STOPPED
 from sentinode.progress import Progress, Tick
 from sentinode.settings import TrainSettings
 
@@ -38,6 +39,8 @@ class Keeper:
 
     def __call__(self, state: Progressing, when: str) -> None:
         """Keep `state` after a step or an epoch."""
+        while state.news:
+            self.progress.say(state.news.pop(0), always=True)
         by_clock = self.settings.minutes is not None
         at = int(state.seconds) if by_clock else state.epoch * self.n_train + state.tiles_seen
         self.tick(at - self.ticked)
@@ -46,9 +49,11 @@ class Keeper:
         if due or self.asked.asked:
             self.checkpoint(state=state)
             self.saved = time.monotonic()
-        if when == "epoch":
+        if when == "epoch" and not state.step_in_epoch:  # closed: its line is there
             write_history(self.folder / "history.csv", state.history)
             self.progress.say(self.line(state), always=bool(state.stopped_by))
+        if state.stopped_by == STOPPED:
+            self.progress.say(f"training stops: the best epoch so far, {state.best_epoch + 1}, is kept", always=True)
         if self.asked.asked and not state.stopped_by:
             self.progress.say("interrupted: nothing is lost; the same command with --resume goes on", always=True)
             raise KeyboardInterrupt

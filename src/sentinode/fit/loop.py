@@ -6,7 +6,7 @@ killed goes on from its checkpoint to the same weights, bit for bit on a CPU.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sentinode.fit import sound
 from sentinode.fit.augment import Augmentation, augmented
 from sentinode.fit.feed import Feed, epoch_order
 from sentinode.machine.plan import Plan
 from sentinode.nets.forward import Logits, arithmetic, logits
+from sentinode.nets.room import SameDrop, fewer, with_room
 from sentinode.nets.transform import Transform
 from sentinode.settings import TrainSettings
 
@@ -28,11 +30,14 @@ RECORD_S = 2.5
 
 @dataclass
 class Progressing:
-    """What changes while a network is trained, and all that a checkpoint holds.
+    """What changes while a network is trained, and all that a checkpoint holds but `news`.
 
     `average` is the running mean of the weights (the weights themselves where `ema` is 0); `best` its state at the epoch of the
     highest validation AUROC. `seconds` counts training and validation, over all sittings; `cpu_seconds` the time of all cores;
-    `before` are the seconds that passed before the first step.
+    `before` are the seconds that passed before the first step. `at_once` is how many tiles go through the network at a time: the
+    plan's micro-batch (0 before the first step), or less where memory was too small. `skipped` steps were not finite and not taken,
+    the last `in_a_row` of them; `rate_factor` is what they left of the learning rate; `tally` is what `sound` keeps on a GPU. `news`
+    are sentences nobody has read out yet.
     """
 
     model: nn.Module
@@ -53,6 +58,12 @@ class Progressing:
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     stopped_by: str = ""
+    at_once: int = 0
+    rate_factor: float = 1.0
+    skipped: int = 0
+    in_a_row: int = 0
+    tally: Tensor | None = None
+    news: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -87,8 +98,8 @@ def fit(
             take_step(state, batch, transform, settings, plan)
             tick()
             state.seconds = time.perf_counter() - began
-            if out_of_time(state, settings, validation_s):
-                state.stopped_by = "minutes"
+            state.stopped_by = ended(state, settings, validation_s)
+            if state.stopped_by:
                 break
             keep(state, "step")
         validation_s = validate(state, judge, transform, plan)
@@ -118,8 +129,40 @@ def timed(
 def take_step(
     state: Progressing, batch: tuple[Tensor, Tensor], transform: Transform, settings: TrainSettings, plan: Plan
 ) -> None:
-    """Take one optimiser step on tiles uint8 [n, px, px, 3] and labels float32 [n], in micro-batches that sum to the whole."""
+    """Take one optimiser step on tiles uint8 [n, px, px, 3] and labels float32 [n], in micro-batches that sum to the whole.
+
+    Where memory is too small for a micro-batch, half of it goes through the network at a time from here on. Chance stays as it
+    was: augmentation is drawn for the planned micro-batch, dropout's masks are cut from its. So the step is the same up to
+    rounding, except for batch norms that learn their statistics: they see fewer tiles.
+    """
+    planned, before = state.at_once or plan.micro_batch, sound.statistics(state.model)
+    loss_sum, state.at_once = with_room(lambda at_once: gradients(state, batch, transform, settings, plan, at_once), planned)
+    if state.at_once < planned:
+        state.news.append(fewer(planned, state.at_once))
+    state.tiles_seen += len(batch[1])
+    state.step += 1
+    state.step_in_epoch += 1
+    bad = sound.not_finite(state, loss_sum)
+    if sound.on_device(state):
+        sound.step_blindly(state, bad, loss_sum, len(batch[1]), before)
+        blend(state.average, state.model, settings.ema, state.step - 1, bad)
+    elif bad:
+        sound.skip(state, len(batch[1]), before)
+    else:
+        state.in_a_row = 0
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        blend(state.average, state.model, settings.ema, state.step - 1)
+        state.loss_sum += float(loss_sum)
+    state.optimizer.zero_grad(set_to_none=True)
+
+
+def gradients(
+    state: Progressing, batch: tuple[Tensor, Tensor], transform: Transform, settings: TrainSettings, plan: Plan, at_once: int
+) -> Tensor:
+    """Leave a step's gradients at the parameters, `at_once` tiles through the network at a time; return the sum of the losses."""
     tiles, labels = batch
+    state.optimizer.zero_grad(set_to_none=True)  # those of an attempt for which memory was too small
     chance = torch.Generator().manual_seed(step_seed(settings.seed, state.step))
     torch.manual_seed(step_seed(settings.seed + 1, state.step))
     changes = Augmentation(settings.dihedral, settings.colour, settings.jpeg)
@@ -129,19 +172,30 @@ def take_step(
     with arithmetic(tiles.device, plan.precision):  # around all parts: the weights are cast once
         for some, truth, weight in zip(*parts, strict=True):
             with arithmetic(tiles.device, "fp32"):
-                inputs = transform.of_augmented(augmented(some, transform.mean, transform.std, changes, chance))
-            outputs = state.model(inputs)
-            losses = functional.binary_cross_entropy_with_logits(outputs.float(), truth, weight=weight, reduction="sum")
-            state.scaler.scale(losses / len(labels)).backward()  # type: ignore[no-untyped-call]
-            loss_sum += losses.detach()
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.optimizer.zero_grad(set_to_none=True)
-    blend(state.average, state.model, settings.ema, state.step)
-    state.loss_sum += float(loss_sum)
-    state.tiles_seen += len(labels)
-    state.step += 1
-    state.step_in_epoch += 1
+                changed = augmented(some, transform.mean, transform.std, changes, chance)
+            pieces = (torch.split(whole, at_once) for whole in (changed, truth, weight))
+            for outputs, true, heavy in zip(passes(state.model, next(pieces), transform), *pieces, strict=True):
+                losses = functional.binary_cross_entropy_with_logits(outputs.float(), true, weight=heavy, reduction="sum")
+                state.scaler.scale(losses / len(labels)).backward()  # type: ignore[no-untyped-call]
+                loss_sum += losses.detach()
+    return loss_sum
+
+
+def passes(model: nn.Module, pieces: Sequence[Tensor], transform: Transform) -> Iterator[Tensor]:
+    """Yield the logits of each piece of a micro-batch of augmented tiles [k, 3, px, px], with dropout as in the whole of it."""
+    chance = torch.cuda if pieces[0].is_cuda else torch
+    n, first, before = sum(map(len, pieces)), 0, chance.get_rng_state() if len(pieces) > 1 else None
+    for piece in pieces:
+        with arithmetic(piece.device, "fp32"):
+            inputs = transform.of_augmented(piece)
+        if before is None:
+            yield model(inputs)
+            return
+        chance.set_rng_state(before)
+        with SameDrop(n, first):
+            outputs = model(inputs)
+        first += len(piece)
+        yield outputs
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -155,15 +209,19 @@ def class_weights(labels: Tensor, positive_share: float) -> Tensor:
 
 
 @torch.no_grad()
-def blend(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the running mean towards the weights; the decay rises to its value so that early steps are forgotten soon."""
+def blend(average: nn.Module, model: nn.Module, decay: float, step: int, bad: Tensor | None = None) -> None:
+    """Move the running mean towards the weights; the decay rises to its value so that early steps are forgotten soon.
+
+    It stays where `bad` is true, a tensor that is not read.
+    """
     if average is model:
         return
-    rate = 1 - min(decay, (1 + step) / (10 + step))
+    rate: float | Tensor = 1 - min(decay, (1 + step) / (10 + step))
+    rate = rate if bad is None else torch.where(bad, 0.0, rate)
     theirs = model.state_dict()
     for name, mine in average.state_dict().items():
         if mine.is_floating_point():
-            mine.lerp_(theirs[name], rate)
+            mine.lerp_(theirs[name], rate if isinstance(rate, float) else rate.to(mine.dtype))
         else:
             mine.copy_(theirs[name])
 
@@ -183,10 +241,10 @@ def share_of_rate(done: float, warmup: float) -> float:
 
 
 def schedule(state: Progressing, settings: TrainSettings, steps_an_epoch: int) -> None:
-    """Set the learning rates: a linear rise over `warmup`, then a cosine down to 0, times each group's own scale."""
+    """Set the learning rates: a linear rise over `warmup`, then a cosine to 0, times each group's scale and what skipped steps left."""
     share = share_of_rate(progress_of(state, settings, steps_an_epoch), settings.warmup)
     for group in state.optimizer.param_groups:
-        group["lr"] = settings.lr * share * group["scale"]
+        group["lr"] = settings.lr * share * group["scale"] * state.rate_factor
 
 
 def out_of_time(state: Progressing, settings: TrainSettings, validation_s: float) -> bool:
@@ -196,6 +254,11 @@ def out_of_time(state: Progressing, settings: TrainSettings, validation_s: float
     one_step = state.train_seconds / max(state.step, 1)
     ahead = validation_s or state.train_seconds * 0.1
     return state.seconds + 3 * ahead + 2 * one_step + RECORD_S >= 60 * settings.minutes
+
+
+def ended(state: Progressing, settings: TrainSettings, validation_s: float) -> str:
+    """Return why training is over after the step just taken, or ''."""
+    return state.stopped_by or ("minutes" if out_of_time(state, settings, validation_s) else "")
 
 
 def finished(state: Progressing, settings: TrainSettings) -> str:
@@ -208,9 +271,19 @@ def finished(state: Progressing, settings: TrainSettings) -> str:
 
 
 def validate(state: Progressing, judge: Judge, transform: Transform, plan: Plan) -> float:
-    """Close the epoch: judge the running mean, remember the best, add a line to the history; return the seconds it took."""
+    """Close the epoch: judge the running mean, remember the best, add a line to the history; return the seconds it took.
+
+    A mean that is not finite closes nothing: training ends with the best there is.
+    """
     began = time.perf_counter()
-    outputs = logits(state.average, judge.feed.in_order(plan.micro_batch), transform, precision=plan.precision)
+    sound.look(state)
+    sound.check_begun(state)
+    outputs = logits(
+        state.average, judge.feed.in_order(plan.micro_batch), transform, precision=plan.precision, say=state.news.append
+    )
+    if state.best and not np.isfinite(outputs).all():
+        state.stopped_by = sound.STOPPED
+        return time.perf_counter() - began
     loss, auroc = judge.score(outputs)
     if auroc > state.best_auroc:
         state.best_auroc, state.best_epoch = auroc, state.epoch

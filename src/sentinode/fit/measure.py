@@ -33,7 +33,7 @@ def new_state(model: nn.Module, settings: TrainSettings, plan: Plan) -> Progress
     groups = parameter_groups(model.train(), settings)
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True)
+        optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True, fused=on_gpu or None)
     else:
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=on_gpu or None)
     average = copy.deepcopy(model) if settings.ema else model

@@ -47,6 +47,8 @@ class Parts:
     def passport(self) -> Split:
         """Return the split with digests, of all tiles that train or choose, that survive turning and mirroring."""
         whole = self.split
+        for store, _ in (self.train, self.valid):
+            store.check()
         if self.valid[0] is self.train[0]:
             return with_passport(whole, self.train[0].tiles)
         n = len(self.train[0])

@@ -27,7 +27,7 @@ from sentinode.machine.plan import Plan
 from sentinode.machine.probe import convolution_peak, probe
 from sentinode.nets.forward import Logits
 from sentinode.nets.trained import ModelFacts, Run, load, save_model, weights_digest
-from sentinode.run import FORMAT, write_bytes, write_json
+from sentinode.run import FORMAT, remove_leftovers, write_bytes, write_json
 from sentinode.scores import Scores, probability_of, write_scores
 from sentinode.tiles.split import write_split
 
@@ -83,6 +83,7 @@ def finish(job: "Job", weights: dict[str, Tensor], raw: Logits, found: dict[str,
     write_split(folder / "split.parquet", parts.passport())
     write_json(folder / "run.json", record(job, found) | {"calibration": mended.as_dict(), "digest": weights_digest(folder)})
     shutil.rmtree(folder / "resume", ignore_errors=True)
+    remove_leftovers(folder)
     (folder / "unfinished.json").unlink(missing_ok=True)
     return load(folder)
 
@@ -145,6 +146,7 @@ def cost(state: Progressing, network: nn.Module, plan: Plan, px: int) -> dict[st
         "cpu_minutes": round(state.cpu_seconds / 60, 2),
         "train_seconds": round(state.train_seconds, 2),
         "epochs": epochs,
+        "steps_skipped": state.skipped,
         "tiles_per_s": round(rate, 1),
         "peak_memory_bytes": peak_bytes(),
         "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else 0,

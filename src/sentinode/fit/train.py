@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sentinode.errors import RunProblem, UsageProblem, shown
+from sentinode.errors import RunProblem, StoreProblem, UsageProblem, shown
 from sentinode.fit.checkpoint import interruption, read_checkpoint
 from sentinode.fit.feed import make_feed
 from sentinode.fit.frozen import fit_head_first, train_frozen
@@ -151,23 +151,31 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
         fit_head_first(job)
     state = new_state(placed(job.network, plan.device), settings, plan)
     if checkpoint.exists():
-        read_checkpoint(checkpoint, state, job.fingerprint)
+        damage = read_checkpoint(checkpoint, state, job.fingerprint)
+        if damage:
+            progress.say(damage, always=True)
         progress.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
     else:
         state.seconds = state.before = time.perf_counter() - job.began
         state.cpu_seconds = time.process_time() - job.cpu_began
 
     feeds = [make_feed(of, rows, device=plan.device, resident=plan.resident) for of, rows in (parts.train, parts.valid)]
+    if plan.resident and any(feed.store for feed in feeds):
+        progress.say("memory is too small to hold all tiles: they are read from disk, with the same result", always=True)
     judge = Judge(feeds[1], functools.partial(score, feeds[1].labels.cpu().numpy(), job.facts.logit_shift))
     with interruption() as asked, training_bar(progress, settings, len(feeds[0])) as tick:
         keeper = Keeper(folder, job.fingerprint, settings, progress, asked, len(feeds[0]), tick)
 
         def keep(state: Progressing, when: str) -> None:
             keeper(state, when)
-            if when == "epoch":
+            if when == "epoch" and not state.step_in_epoch:
                 job.watch(state.epoch, state.history[-1]["valid_auroc"])
 
-        fit(state, feeds[0], judge, transform, settings, plan, keep)
+        try:
+            fit(state, feeds[0], judge, transform, settings, plan, keep)
+        except StoreProblem:
+            keeper.checkpoint(state=state)  # no step is half taken where a batch could not be read
+            raise
     network = placed(job.network, plan.device)  # as prediction has it: training may have used another form
     network.load_state_dict(state.best)
     raw = logits(network, feeds[1].in_order(64), transform)
@@ -177,9 +185,17 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
         "stopped_by": state.stopped_by,
         "valid": {"auroc": best["valid_auroc"], "loss": best["valid_loss"]},
         "cost": cost(state, network, plan, transform.input_px),
-        "plan": dataclasses.asdict(plan),
+        "plan": dataclasses.asdict(taken(plan, state)),
     }
     return finish(job, state.best, raw, record)
+
+
+def taken(plan: Plan, state: Progressing) -> Plan:
+    """Return the plan as it was followed: with a smaller `at_once` than its micro-batch where memory was too small for that."""
+    if state.at_once in {0, plan.micro_batch}:
+        return plan
+    why = {"at_once": f"memory was too small for {plan.micro_batch}"}
+    return dataclasses.replace(plan, at_once=state.at_once, reasons=plan.reasons | why)
 
 
 def checked(settings: TrainSettings) -> TrainSettings:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import json
 import os
 import shutil
 import time
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import xxhash
 from filelock import FileLock
 
 from sentinode.errors import MachineProblem, RunProblem, SentinodeError, shown
@@ -24,7 +26,7 @@ from sentinode.fit.train import Claim, plan_for, train_watched
 from sentinode.machine.memory import memory_problems
 from sentinode.nets.forward import Logits
 from sentinode.progress import Progress
-from sentinode.run import FULL_DISK, UNWRITABLE, read_json, write_bytes, write_json
+from sentinode.run import BROKEN, FULL_DISK, UNWRITABLE, read_json, replacing, write_bytes, write_json
 from sentinode.settings import TrainSettings, resolved
 from sentinode.tiles.store import Store
 
@@ -95,7 +97,7 @@ class Trainings:
     def write_best(self, number: int, settings: TrainSettings, folder: Path) -> None:
         """Copy the trial's run."""
         del settings
-        shutil.copytree(self.folder / f"{number:04d}", folder)
+        shutil.copytree(self.folder / f"{number:04d}", folder, copy_function=copied)
 
     def discard(self, number: int) -> None:
         """Remove the unfinished run of a pruned trial."""
@@ -114,13 +116,14 @@ def run_trial(number: int, options: dict[str, Any], settings: TrainSettings, run
         seen.append((epoch, auroc))
         watch(epoch, auroc)
 
-    trial, failure = Trial(number, options, "failed"), ""
+    trial, failure, kept = Trial(number, options, "failed"), "", b""
     try:
         with memory_problems():
             logits, told = runner.run(number, resolved(dataclasses.replace(settings, **options)), watched)
         with io.BytesIO() as file:
             np.save(file, logits.astype(np.float32), allow_pickle=False)
-            write_bytes(folder / f"{number:04d}.npy", file.getvalue())
+            kept = file.getvalue()
+        write_bytes(folder / f"{number:04d}.npy", kept)
         trial = dataclasses.replace(trial, state="done", **told)
     except Pruned:
         best = max((auroc for _, auroc in seen[1:]), default=None)
@@ -135,15 +138,28 @@ def run_trial(number: int, options: dict[str, Any], settings: TrainSettings, run
         runner.discard(number)
     if not trial.seconds:
         trial = dataclasses.replace(trial, seconds=round(time.perf_counter() - began, 3))
-    write_json(folder / f"{number:04d}.json", dataclasses.asdict(trial))
+    write_trial(folder, trial, kept)
     return trial
 
 
+def write_trial(folder: Path, trial: Trial, logits: bytes = b"") -> None:
+    """Write how a trial ended, with digests of that and of its .npy: a flipped bit would make another the best."""
+    said = dataclasses.asdict(trial)
+    digests = {"digest": xxhash.xxh3_128_hexdigest(json.dumps(said).encode()), "logits": xxhash.xxh3_128_hexdigest(logits)}
+    write_json(folder / f"{trial.number:04d}.json", said | digests)
+
+
+def copied(source: str, target: str) -> None:
+    """Copy a file, whole or not at all."""
+    with replacing(Path(target)) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def of_the_disk(error: BaseException | None) -> bool:
-    """Return whether a full disk, or one that cannot be written, is behind a problem of the machine."""
+    """Return whether a full disk, or one that fails or cannot be written, is behind a problem of the machine."""
     behind = isinstance(error, MachineProblem)
     while behind and error is not None:
-        if isinstance(error, OSError) and error.errno in FULL_DISK | UNWRITABLE:
+        if isinstance(error, OSError) and error.errno in FULL_DISK | UNWRITABLE | BROKEN:
             return True
         error = error.__cause__
     return False
@@ -154,8 +170,12 @@ def read_trials(folder: Path) -> list[Trial]:
     found = []
     for path in sorted(folder.glob("[0-9]*.json")):
         try:
-            found.append(Trial(**read_json(path)))
-        except TypeError as error:
+            said = read_json(path)
+            digest, _ = said.pop("digest", None), said.pop("logits", None)
+            if digest not in {None, xxhash.xxh3_128_hexdigest(json.dumps(said).encode())}:
+                raise ValueError("it is not what was written")
+            found.append(Trial(**said))
+        except (TypeError, ValueError) as error:
             raise RunProblem(f"a trial in {shown(path)}", f"{error}"[:200], "remove the file and go on with --resume") from error
     return sorted(found, key=lambda trial: trial.number)
 
@@ -164,7 +184,10 @@ def read_logits(folder: Path, trial: Trial, n: int) -> npt.NDArray[np.float32]:
     """Return the validation logits float32 [n] of a trial that is done."""
     path = folder / f"{trial.number:04d}.npy"
     try:
-        logits = np.load(path, allow_pickle=False)
+        data, told = path.read_bytes(), read_json(path.with_suffix(".json")).get("logits")
+        if told not in {None, xxhash.xxh3_128_hexdigest(data)}:
+            raise ValueError("they are not what was written")
+        logits = np.load(io.BytesIO(data), allow_pickle=False)
     except (OSError, ValueError) as error:
         raise RunProblem(
             f"the scores of a trial in {shown(path)}", f"{error}"[:200], "remove the trial's .json and --resume"

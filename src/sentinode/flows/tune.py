@@ -34,14 +34,14 @@ from sentinode.fit.sampler import (
 from sentinode.fit.shared import Mixed, SharedFeatures, check_read
 from sentinode.fit.start import start
 from sentinode.fit.train import checked
-from sentinode.fit.trials import Runner, Trainings, Trial, claimed, read_logits, read_trials, run_trial, write_table
+from sentinode.fit.trials import Runner, Trainings, Trial, claimed, read_logits, read_trials, run_trial, write_table, write_trial
 from sentinode.flows.findings import Study, best_of, differences, open_study
 from sentinode.judge.optimism import selection_optimism
 from sentinode.judge.statement import slides_of
 from sentinode.machine.memory import memory_problems, set_allocator
 from sentinode.progress import Progress
 from sentinode.report.search import named, write_search
-from sentinode.run import claim_folder, read_json, write_json
+from sentinode.run import claim_folder, read_json, remove_leftovers, sync_folder, write_json
 from sentinode.settings import TrainSettings, TuneSettings, resolved, settings_from
 from sentinode.tiles.store import Store
 
@@ -263,7 +263,7 @@ def run_sampled(work: Work, sampled: Sampled, wanted: int) -> list[Trial]:
     own = read_trials(work.folder)
     others = sampled.elsewhere({trial.number for trial in own})
     for trial in others:
-        write_json(work.path(trial.number, "json"), dataclasses.asdict(trial))
+        write_trial(work.folder, trial)
     return sorted(own + others, key=lambda trial: trial.number)
 
 
@@ -310,6 +310,7 @@ def finish(folder: Path, work: Work, trials: list[Trial], parts: Parts, kept: di
     work.runner.write_best(best.number, resolved(dataclasses.replace(work.base, **best.options)), temporary)
     shutil.rmtree(finished, ignore_errors=True)
     temporary.rename(finished)
+    sync_folder(folder)
     write_table(folder / "trials.csv", trials)
     optimism = optimism_of(work, trials, parts)
     ended = {state: sum(trial.state == state for trial in trials) for state in ("done", "pruned", "failed")}
@@ -333,6 +334,8 @@ def finish(folder: Path, work: Work, trials: list[Trial], parts: Parts, kept: di
         note += " the choice of epochs left out."
     write_search(folder, [dataclasses.asdict(trial) for trial in trials], kept["grid"], note)
     write_json(folder / "study.json", record)
+    remove_leftovers(folder)
+    remove_leftovers(work.folder)
     for trial in trials:  # and not those of trials that others, who were asked for more, are at work on
         work.path(trial.number, "lock").unlink(missing_ok=True)
     (folder / "unfinished.json").unlink(missing_ok=True)

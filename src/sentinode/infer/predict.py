@@ -1,6 +1,7 @@
 """The command `predict`: runs over tiles, a table of scores or a submission out."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sentinode.infer.ensemble import mean_logit, members_of
 from sentinode.machine.memory import memory_problems, set_allocator
 from sentinode.machine.plan import choose_device
 from sentinode.nets.trained import Run, load, weights_digest
-from sentinode.progress import Progress
+from sentinode.progress import Progress, Tick
 from sentinode.scores import Scores, probability_of, write_scores, write_submission
 from sentinode.settings import PredictSettings, settings_from
 from sentinode.tiles.pack import open_or_pack
@@ -129,6 +130,21 @@ def trained_in(run: Run) -> str:
     return str(run.record.get("plan", {}).get("precision", "fp32"))
 
 
+def checking(store: Store, tick: Tick) -> Callable[[int], None]:
+    """Return what is told of each batch just scored: it checks that its tiles are those packed, and that the next can be read."""
+    seen = 0
+    store.check()
+
+    def done(k: int) -> None:
+        nonlocal seen
+        store.check()
+        store.check_pixels(store.tiles[seen : seen + k], np.arange(seen, seen + k))
+        seen += k
+        tick(k)
+
+    return done
+
+
 @memory_problems("use a smaller --batch, or free some memory")
 def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quiet: bool = False) -> Scores:
     """Return the scores of `store`: columns id, group, label, logit, probability, and each member's logit where there are several.
@@ -151,12 +167,15 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
     set_allocator()
     device, _ = choose_device(settings.device)
     progress = Progress(quiet)
+    say = functools.partial(progress.say, always=True)
     members = []
     for number, run in enumerate(runs, 1):
         run.model.to(device)
         precision = trained_in(run) if settings.precision == "auto" else settings.precision
-        with progress.track(f"run {number} of {len(runs)}", len(store)) as done:
-            logits = run.logits(store.tiles, settings.batch, views=settings.views, precision=precision, done=done)
+        with progress.track(f"run {number} of {len(runs)}", len(store)) as tick:
+            done = checking(store, tick)
+            how: dict[str, Any] = {"views": settings.views, "precision": precision, "done": done, "say": say}
+            logits = run.logits(store.tiles, settings.batch, **how)
         members.append(logits.astype(np.float64))
     logit = mean_logit(members)
     table = pd.DataFrame(

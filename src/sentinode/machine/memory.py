@@ -35,7 +35,10 @@ def out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory was too small: Python's, numpy's, the system's, or torch's, known by its words."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return isinstance(error, (RuntimeError, ValueError)) and any(words in str(error).lower() for words in EXHAUSTED)
+    said = str(error).lower()
+    # The whole sentence: with more words behind it, oneDNN means something else. Seen where an address space was full.
+    exhausted = said == "could not create a primitive" or any(words in said for words in EXHAUSTED)
+    return isinstance(error, (RuntimeError, ValueError)) and exhausted
 
 
 @contextmanager

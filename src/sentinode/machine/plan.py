@@ -25,7 +25,10 @@ CPU_MICRO_PIXELS = CPU_MICRO * 224 * 224
 
 @dataclass(frozen=True)
 class Plan:
-    """The choices; `reasons` says for each why."""
+    """The choices; `reasons` says for each why.
+
+    `at_once` is 0 until memory turns out too small for a micro-batch; then it is how many of its tiles go through the network.
+    """
 
     device: str
     precision: str
@@ -33,6 +36,7 @@ class Plan:
     threads: int
     resident: bool
     positive_share: float = 0.5
+    at_once: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:

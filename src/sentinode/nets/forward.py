@@ -1,5 +1,6 @@
 """The one forward pass: uint8 tiles in, logits out. Training's validation, prediction and the benchmarks all go through it."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from sentinode.nets.room import fewer, with_room
 from sentinode.nets.transform import Transform
 
 Logits = npt.NDArray[np.float32]
@@ -47,6 +49,7 @@ def logits(
     views: int = 1,
     precision: str = "fp32",
     done: Callable[[int], object] = lambda _: None,
+    say: Callable[[str], object] = lambda _: None,
 ) -> Logits:
     """Return the logit of each tile, the mean over its dihedral views.
 
@@ -64,16 +67,31 @@ def logits(
         "fp32", "bf16" or "fp16".
     done
         Called with the number of tiles just finished.
+    say
+        Told in a sentence where memory is too small for a batch, and half as many tiles at a time go on.
     """
     was_training = model.training
     device = transform.mean.device
     model.eval()
-    kept = Kept(device)
+    kept, most = Kept(device), 1 << 30
+
+    def of(part: Tensor, at_once: int) -> Tensor:
+        """Return the logits of a batch, `at_once` tiles at a time."""
+        made = []
+        for some in torch.split(part, at_once):
+            there = some.to(device, non_blocking=True)
+            passes = [model(transform(view(there, number))).float() for number in VIEWS[views]]
+            made.append(torch.stack(passes).mean(0))
+        return torch.cat(made)
+
     with arithmetic(device, precision):
         for part in parts:
-            there = part.to(device, non_blocking=True)
-            passes = [model(transform(view(there, number))).float() for number in VIEWS[views]]
-            kept.add(torch.stack(passes).mean(0))
+            planned = min(most, len(part))
+            made, at_once = with_room(functools.partial(of, part), planned)
+            if at_once < planned:
+                most = at_once
+                say(fewer(planned, at_once))
+            kept.add(made)
             done(len(part))
     model.train(was_training)
     return kept.all()

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from sentinode.errors import DataProblem, RunProblem, nearest, shown
 from sentinode.nets.forward import Logits, logits, placed, slices
 from sentinode.nets.p4m_cnn import P4MCNN
+from sentinode.nets.sealed import sealed, unsealed
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.run import read_json, write_bytes, write_json
@@ -65,7 +65,7 @@ def build(network: str, arguments: dict[str, Any]) -> nn.Module:
 
 def save_model(folder: Path, state: dict[str, Tensor], facts: ModelFacts) -> None:
     """Write weights and facts into `folder`, each whole or not at all; the facts last."""
-    write_bytes(folder / "model.safetensors", save({k: v.detach().cpu().contiguous() for k, v in state.items()}))
+    write_bytes(folder / "model.safetensors", sealed(state))
     write_json(folder / "model.json", {"format": FORMAT} | dataclasses.asdict(facts))
 
 
@@ -162,8 +162,8 @@ def load(run: str | Path, device: str = "cpu") -> Run:
     facts = read_facts(folder)
     model = build(facts.network, facts.arguments)
     try:
-        state = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError) as error:
+        state, _ = unsealed(folder / "model.safetensors")
+    except (OSError, SafetensorError, ValueError) as error:
         raise RunProblem(
             "readable weights in model.safetensors", f"{error}"[:200], "train again, or copy the whole run folder"
         ) from error

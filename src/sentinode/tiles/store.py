@@ -42,6 +42,9 @@ FLUSH_BYTES = 1 << 23
 READ_BYTES = 1 << 21
 """About how much of tiles.npy one thread reads at a time."""
 
+BACK = "bring back the store as it was, then run the same command with --resume where it has one"
+"""What to do about a store that was lost or changed."""
+
 Result = TypeVar("Result")
 Tiles = npt.NDArray[np.uint8]
 """uint8 [n, px, px, 3], C order, RGB."""
@@ -53,7 +56,8 @@ class Store:
 
     `tiles` is a read-only memory map, uint8 [n, px, px, 3]; `rows` has one row a tile, in the same order, with columns id (str),
     label (int8; 1 positive, 0 negative, -1 unknown), group (str, "" unknown), source, path, digest (32 hex), width, height, note.
-    `classes` are (negative, positive) names; ("", "") where nothing is labelled.
+    `classes` are (negative, positive) names; ("", "") where nothing is labelled. `stamp` is what the system said of tiles.npy when it
+    was opened; () for tiles in memory.
     """
 
     path: Path
@@ -62,6 +66,32 @@ class Store:
     classes: tuple[str, str]
     digest: str
     record: dict[str, Any]
+    stamp: tuple[int, ...] = ()
+
+    def check(self) -> None:
+        """Raise StoreProblem if tiles.npy is gone or has been written since: what is mapped of a cut file ends the process."""
+        if not self.stamp:
+            return
+        try:
+            now = stamp_of(self.path)
+        except OSError as error:
+            raise StoreProblem(f"tiles.npy of {shown(self.path)} to stay", str(error.strerror), BACK) from error
+        if now != self.stamp:
+            found = "a file that was written since it was opened"
+            raise StoreProblem(f"tiles.npy of {shown(self.path)} to stay as it was", found, BACK)
+
+    def check_pixels(self, tiles: Tiles, rows: npt.NDArray[np.int64]) -> None:
+        """Raise StoreProblem unless tiles [k, px, px, 3], read from the file, are what was packed as `rows` (int64 [k])."""
+        if not self.stamp:
+            return
+        packed = self.rows["digest"].to_numpy()
+        for tile, row in zip(tiles, rows, strict=True):
+            if tile_digest(tile).hex() != packed[row]:
+                raise StoreProblem(
+                    f"the pixels that were packed into {shown(self.path)}",
+                    f"others in row {row}, {shown(self.rows['id'].iloc[row])}",
+                    f"see what else is damaged with 'sentinode info {self.path.name} --verify'; {BACK}",
+                )
 
     @property
     def px(self) -> int:
@@ -75,6 +105,12 @@ class Store:
     def __repr__(self) -> str:
         """Return name and size: what a notebook shows."""
         return f"Store {shown(self.path)}: {len(self):,} tiles of {self.px} x {self.px}"
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Return size, time of writing and number of a store's tiles.npy, which change where it is written or replaced."""
+    there = (path / "tiles.npy").stat()
+    return there.st_size, there.st_mtime_ns, there.st_ino
 
 
 def npy_header(n: int, px: int) -> bytes:
@@ -230,6 +266,7 @@ def open_store(path: str | Path) -> Store:
         )
     again = "pack it again; a file has been changed or cut"
     try:
+        stamp = stamp_of(path)
         tiles = np.load(path / "tiles.npy", mmap_mode="r", allow_pickle=False)
         rows: pd.DataFrame = pq.ParquetFile(path / "rows.parquet").read(use_threads=False).to_pandas()
         classes, digest, shape = tuple(record["classes"]), str(record["digest"]), (record["n"], record["px"], record["px"], 3)
@@ -245,7 +282,7 @@ def open_store(path: str | Path) -> Store:
         )
     if len(classes) != 2 or not rows["label"].isin([UNKNOWN, 0, 1]).all() or rows.isna().to_numpy().any():
         raise StoreProblem(f"labels -1, 0, 1 and no gaps in {shown(path / 'rows.parquet')}", "others", again)
-    return Store(path, tiles, rows, (str(classes[0]), str(classes[1])), digest, record)
+    return Store(path, tiles, rows, (str(classes[0]), str(classes[1])), digest, record, stamp)
 
 
 def usable_cores() -> int:
