@@ -36,7 +36,9 @@ def test_only_the_place_that_is_looked_at_moves_the_logit() -> None:
         for column in range(8):
             image = tiles.copy()
             y, x = max(0, 4 * row - 2), max(0, 4 * column - 2)
-            image[0, y : 4 * row + 6, x : 4 * column + 6] = round(tiles[0, ..., 0].mean())
+            hidden = np.ma.array(image[0, ..., 0], mask=False)
+            hidden[y : 4 * row + 6, x : 4 * column + 6] = np.ma.masked
+            image[0, y : 4 * row + 6, x : 4 * column + 6] = round(float(hidden.mean()))
             assert found[row, column] == pytest.approx(float(run.logits(tiles)[0] - run.logits(image)[0]), abs=1e-6)
     assert (found[:2, :2] > 0.1).all()
     assert (found[3:] == 0).all()
@@ -49,6 +51,14 @@ def test_an_ensemble_is_the_mean_of_its_members() -> None:
     both = occlusion([cast(Run, one), cast(Run, other)], tile())
     np.testing.assert_allclose(both, (maps[0] + maps[1]) / 2, atol=1e-6)
     assert (both[0, :2, :2] > 0).all()
+
+
+def test_the_cover_tells_nothing_of_what_it_hides() -> None:
+    tiles = np.random.default_rng(0).integers(0, 200, (32, 32, 3), dtype=np.uint8)
+    other = tiles.copy()
+    other[6:10, 6:10] = 255
+    at = 2 * 8 + 2  # Covers rows and columns 6 to 13.
+    np.testing.assert_array_equal(covered(tiles, 8)[at], covered(other, 8)[at])
 
 
 @pytest.mark.parametrize("px", [9, 24, 96])

@@ -11,7 +11,7 @@ from sentinode.nets.trained import Run
 
 CELLS = 8
 """Cells along an edge: 64 covered images and the plain one a tile, which costs as much as 65 more tiles do."""
-METHOD = "occlusion: what the logit loses when a square of a quarter of the edge is painted in the tile's mean colour"
+METHOD = "occlusion: what the logit loses when a square of a quarter of the edge is painted in the mean colour of the rest"
 """How the maps are made, in words."""
 
 Maps = npt.NDArray[np.float64]
@@ -56,13 +56,17 @@ def occlusion(runs: list[Run], tiles: npt.NDArray[np.uint8], cells: int = CELLS,
 
 
 def covered(tile: npt.NDArray[np.uint8], cells: int) -> npt.NDArray[np.uint8]:
-    """Return the tile [px, px, 3] with each cell covered in turn, uint8 [cells * cells, px, px, 3], rows first."""
+    """Return the tile [px, px, 3] with each cell covered in turn, uint8 [cells * cells, px, px, 3], rows first.
+
+    In the mean colour of what stays visible: the whole tile's would tell of what is covered.
+    """
     px = tile.shape[0]
     starts = [max(0, round((cell - 0.5) * px / cells)) for cell in range(cells)]
     ends = [min(px, round((cell + 1.5) * px / cells)) for cell in range(cells)]
-    mean = tile.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
     images = np.repeat(tile[None], cells * cells, axis=0)
     for row in range(cells):
         for column in range(cells):
-            images[row * cells + column, starts[row] : ends[row], starts[column] : ends[column]] = mean
+            where = np.zeros((px, px), bool)
+            where[starts[row] : ends[row], starts[column] : ends[column]] = True
+            images[row * cells + column][where] = tile[~where].mean(axis=0).round()
     return images
