@@ -21,6 +21,9 @@ lint: $(STAMP)  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(STAMP)  ## the board: this machine beside the peers (TILES=DIR for real tiles, ENVIRONMENT=DIR for TIAToolbox's)
+	$(BIN)/python -m benchmarks.board $(if $(TILES),--tiles "$(TILES)") $(if $(ENVIRONMENT),--environment "$(ENVIRONMENT)")
+
 docs: $(STAMP)  ## the generated reference, and README's measured numbers
 	$(BIN)/python -m docs.reference
 	$(BIN)/python -m benchmarks.fill_readme

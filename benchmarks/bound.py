@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from benchmarks.clock import Measured, in_turn, spread
 from benchmarks.records import Record, conditions, figure
-from benchmarks.suite import clock_of, finish, parser
+from benchmarks.suite import clock_of, finish, parser, turns
 from sentinode.machine.memory import set_allocator
 from sentinode.machine.probe import convolution_peak
 
@@ -64,7 +64,7 @@ def main() -> None:
     started = conditions(repeats=options.repeats, tiles_a_call=TILES)
     calls = 3 if options.quick else 20
     variants = {name: kernels(name.rsplit("_", 1)[1], pooling=name.startswith("with_pooling"), calls=calls) for name in VARIANTS}
-    raw = in_turn(variants, 2 if options.quick else options.repeats)
+    raw = in_turn(variants, turns(options))
     figures = {name: figure(spread([m["n"] / m["seconds"] for m in raw[name]]), " tiles/s", digits=0) for name in VARIANTS} | {
         f"share_{name}": figure(spread([100 * m["share_of_peak"] for m in raw[name]]), " %") for name in VARIANTS
     }

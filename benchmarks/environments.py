@@ -1,8 +1,10 @@
 """Environments of peers whose packages do not go with ours."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -16,3 +18,18 @@ def install(environment: Path, packages: Sequence[str]) -> None:
     """Make an environment that holds `packages`."""
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     subprocess.run([str(python_of(environment)), "-m", "pip", "install", "--quiet", *packages], check=True)
+
+
+def install_beside_our_torch(environment: Path, package: str) -> None:
+    """Make an environment that holds `package` with all that it asks for, but for torch and torchvision, which are as ours.
+
+    A package may ask for an older torch than ours; both sides then still run the same kernels.
+    """
+    ours = ("torch", "torchvision")
+    install(environment, [f"{name}=={version(name).partition('+')[0]}" for name in ours])
+    pip = [str(python_of(environment)), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", package], check=True)
+    code = "import sys; from importlib.metadata import requires; print(*requires(sys.argv[1]) or [], sep='\\n')"
+    told = subprocess.run([str(python_of(environment)), "-c", code, package], check=True, capture_output=True, text=True).stdout
+    wanted = [line for line in told.splitlines() if re.split(r"[^A-Za-z0-9_.-]", line)[0] not in ours and "extra ==" not in line]
+    subprocess.run([*pip, *wanted], check=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.clock import Measured, in_turn, ratio, spread
 from benchmarks.peers import BATCH, LOADERS, class_folders
 from benchmarks.records import Record, conditions, figure
-from benchmarks.suite import clock_of, finish, parser
+from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker, serve
 
 VARIANTS = {
@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace) -> Record:
             data = Path(name) / "kaggle.store" if variant in {"chosen", "fp32", "recipe"} else folders
             worker = Worker("benchmarks.epoch", "--tiles", str(data), "--worker", variant, *quick)
             workers[variant] = stack.enter_context(worker)
-        raw = in_turn(workers, 2 if options.quick else options.repeats)
+        raw = in_turn(workers, turns(options))
         first = {variant: worker.first for variant, worker in workers.items() if worker.first}
     return Record(
         suite="epoch",

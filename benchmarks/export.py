@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.clock import Measured, in_turn, ratio
 from benchmarks.records import Figure, Record, conditions, figure
-from benchmarks.suite import clock_of, finish, parser
+from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker, serve
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -92,7 +92,7 @@ def measure(options: argparse.Namespace) -> Record:
             for way in WAYS:
                 words = ("--tiles", str(store), "--worker", way, "--run", str(run), "--n", str(n))
                 workers[f"{name}_{way}"] = stack.enter_context(Worker("benchmarks.export", *words))
-        raw = in_turn(workers, 2 if options.quick else options.repeats)
+        raw = in_turn(workers, turns(options))
     for name in networks:
         figures[f"{name}_onnx_speedup"] = figure(ratio(raw, f"{name}_onnx", f"{name}_eager"), "x", bar=1.0, digits=2)
         figures[f"{name}_torchscript_speedup"] = figure(ratio(raw, f"{name}_torchscript", f"{name}_eager"), "x", digits=2)

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.clock import Measured, in_turn, ratio
 from benchmarks.peers import BATCH, LOADERS, class_folders
 from benchmarks.records import Figure, Record, conditions, figure
-from benchmarks.suite import clock_of, finish, parser
+from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker, serve
 
 VARIANTS = {
@@ -34,7 +34,7 @@ VARIANTS = {
     "timm-allocator": "the same with our allocator settings",
 }
 """What each variant is."""
-TILES, QUICK_TILES = 1024, 192
+TILES, QUICK_TILES = 1024, 256
 """Tiles of a turn."""
 LITE, LITE_PX, STRENGTH = "tf_efficientnet_lite0", 128, 1e-3
 """The network whose features are judged, the edge it sees, and the logistic regression's C (on standardised features)."""
@@ -168,7 +168,7 @@ def measure(options: argparse.Namespace) -> Record:
             data = store if variant in {"chosen", "fp32"} else folders
             worker = Worker("benchmarks.extraction", "--tiles", str(data), "--worker", variant)
             workers[variant] = stack.enter_context(worker)
-        raw = in_turn(workers, 2 if options.quick else options.repeats)
+        raw = in_turn(workers, turns(options))
         first = {variant: worker.first for variant, worker in workers.items() if worker.first}
         judged = [aurocs((train, judge), where / "features", precision) for precision in ("fp32", "auto")]
     for result in judged:

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.clock import in_turn, ratio
 from benchmarks.peers import BATCH, LOADERS, class_folders
 from benchmarks.records import Record, conditions, figure
-from benchmarks.suite import clock_of, finish, parser
+from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker, serve
 
 
@@ -35,7 +35,7 @@ def main() -> None:
             Worker("benchmarks.feed", "--tiles", store, "--worker", "sentinode") as ours_worker,
             Worker("benchmarks.feed", "--tiles", str(folders), "--worker", "torchvision") as peer,
         ):
-            raw = in_turn({"sentinode": ours_worker, "torchvision": peer}, 2 if chosen.quick else chosen.repeats)
+            raw = in_turn({"sentinode": ours_worker, "torchvision": peer}, turns(chosen))
     record = Record(
         suite="feed",
         clock=clock_of(__doc__ or ""),

@@ -19,7 +19,7 @@ from benchmarks.clock import Measured, in_turn, ratio, spread
 from benchmarks.ours import open_feed
 from benchmarks.peers import BATCH, LOADERS, class_folders
 from benchmarks.records import Record, conditions, figure
-from benchmarks.suite import clock_of, finish, parser
+from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker, serve
 
 NETWORKS = {"lite0": ("tf_efficientnet_lite0", 192), "resnet18": ("resnet18", 96)}
@@ -140,7 +140,7 @@ def measure(options: argparse.Namespace) -> Record:
         for variant in VARIANTS:
             data = Path(name) / "some.store" if variant.endswith(("chosen", "fp32")) else folders
             workers[variant] = stack.enter_context(Worker("benchmarks.finetune", "--tiles", str(data), "--worker", variant))
-        raw = in_turn(workers, 2 if options.quick else options.repeats)
+        raw = in_turn(workers, turns(options))
         first = {variant: worker.first for variant, worker in workers.items() if worker.first}
     figures = {}
     for short in NETWORKS:

@@ -13,7 +13,7 @@ from benchmarks.environments import install, python_of
 from benchmarks.epoch import QUICK_STEPS
 from benchmarks.peers import BATCH
 from benchmarks.records import Record, conditions, figure
-from benchmarks.suite import clock_of, finish, parser
+from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker
 
 PACKAGES = ("tensorflow-cpu", "pandas", "pillow", "scipy")
@@ -44,7 +44,7 @@ def measure(options: argparse.Namespace) -> Record:
             Worker("benchmarks.keras_peer", *kaggle, "--study-order", python=python) as study,
         ):
             workers = {"chosen": chosen, "recipe": recipe, "keras": keras, "study": study}
-            raw = in_turn(workers, 2 if options.quick else options.repeats)
+            raw = in_turn(workers, turns(options))
             first = {variant: worker.first for variant, worker in workers.items()}
     return Record(
         suite="keras_epoch",

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.clock import Measured, in_turn, ratio
 from benchmarks.peers import pillow_pack
 from benchmarks.records import Record, conditions, figure
-from benchmarks.suite import finish, parser
+from benchmarks.suite import finish, parser, turns
 
 
 def same_pixels(store: Path, saved: Path) -> bool:
@@ -49,7 +49,7 @@ def main() -> None:
             run()
         if not same_pixels(folder / "1.store", folder / "peer.npy"):
             sys.exit("expected the same pixels from both; found others; the figures would compare different work")
-        raw = in_turn(variants, 2 if options.quick else options.repeats)
+        raw = in_turn(variants, turns(options))
     record = Record(
         suite="pack",
         clock="the whole function, in a process that has imported everything; files warm; one untimed run of each before",

@@ -30,13 +30,14 @@ PACKAGES = ("torch", "torchvision", "timm", "openvino", "numpy", "pillow", "pand
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure that README may quote: `text` as it is to stand there, `value` in `unit`, and the bar it was to reach."""
+    """One figure that README may quote: `text` as it is to stand there, `value` in `unit`, the bar it was to reach, low and high."""
 
     value: float
     text: str
     unit: str = ""
     bar: float | None = None
     higher_is_better: bool = True
+    span: tuple[float, float] | None = None
 
     @property
     def reached(self) -> bool | None:
@@ -170,7 +171,7 @@ def figure(value: Mapping[str, float] | float, unit: str, *, bar: float | None =
     """Return a figure with its text: "9.1x (8.8 to 9.5)" of a spread, or one number."""
     if isinstance(value, Mapping):
         one, low, high = (f"{value[key]:,.{digits}f}" for key in ("median", "low", "high"))
-        return Figure(value["median"], f"{one}{unit} ({low} to {high})", unit, bar)
+        return Figure(value["median"], f"{one}{unit} ({low} to {high})", unit, bar, span=(value["low"], value["high"]))
     return Figure(value, f"{value:,.{digits}f}{unit}", unit, bar)
 
 

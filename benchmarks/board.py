@@ -1,0 +1,161 @@
+"""The board: every quick suite on this machine, one after the other, as one table and one picture.
+
+Inside the clocks is what each suite says of itself; the board only gathers their figures. Without --tiles it makes random ones, which
+take the same time. What it writes is that of this machine and this day: `board.json` (all records whole), `README.md`, `board.svg` and
+`board.png`.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.peers import class_folders
+from benchmarks.records import Figure, Record, conditions, latest, warnings
+from benchmarks.synthetic import write_folder
+from sentinode.report.style import MODEL, look, new_figure, save
+from sentinode.run import write_bytes, write_json
+
+TILES, FEW = 1024, 64
+"""Random tiles: of the folder that is timed; of those that judge."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the board: the figure of a suite, what it is of, and beside whom."""
+
+    suite: str
+    figure: str
+    job: str
+    peer: str
+    bound: str = ""
+
+
+ROWS = (
+    Row("pack", "speedup", "pack TIFFs", "Pillow and np.save"),
+    Row("feed", "speedup", "feed tiles", "torchvision, DataLoader"),
+    Row("epoch", "speedup", "CNN epoch, plan's choice", "DataLoader, plain loop, fp32", "share_of_peak"),
+    Row("epoch", "speedup_fp32", "CNN epoch, fp32", "DataLoader, plain loop, fp32", "share_of_peak_fp32"),
+    Row("epoch", "speedup_allocator", "CNN epoch, plan's choice", "the same, our allocator settings"),
+    Row("extraction", "speedup", "frozen ResNet50, plan's choice", "timm, DataLoader, fp32"),
+    Row("extraction", "speedup_fp32", "frozen ResNet50, fp32", "timm, DataLoader, fp32"),
+    Row("finetune", "resnet18_speedup", "fine-tune ResNet18", "timm, DataLoader, fp32"),
+    Row("finetune", "resnet18_speedup_switches", "fine-tune ResNet18", "the same, bf16, channels-last, allocator"),
+    Row("finetune", "lite0_speedup", "fine-tune EfficientNet-Lite0, 192 px", "timm, DataLoader, fp32"),
+    Row("predict", "speedup", "ResNet18 over 8 views, a view", "TIAToolbox PatchPredictor"),
+    Row("predict", "speedup_switches", "ResNet18 over 8 views, a view", "the same, batch 64, 2 loaders, allocator"),
+)
+"""The lines, in order; `bound` names the figure that says how near to the machine's peak ours is."""
+SUITES = tuple(dict.fromkeys(row.suite for row in ROWS))
+
+
+def random_tiles(home: Path, n: int = TILES) -> Path:
+    """Write random tiles in the layout that the suites read, and return the folder."""
+    write_folder(home / "kaggle", n)
+    for seed, part in enumerate(("train", "valid"), 1):
+        class_folders(write_folder(home / part, FEW, seed), home / "pcam" / part)
+    return home
+
+
+def run_suite(suite: str, tiles: Path, records: Path, more: list[str]) -> Record | str:
+    """Run one suite in a process of its own; return its record, or what its process said last where it failed."""
+    command = [sys.executable, "-m", f"benchmarks.{suite}", "--tiles", str(tiles), "--quick", "--repeats", "3"]
+    done = subprocess.run([*command, "--records", str(records), *more], stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+    return latest(suite, records)
+
+
+def lines_of(found: dict[str, Record | str]) -> list[tuple[Row, Figure, Figure | None]]:
+    """Return the rows whose suites gave a record, each with its figure and its share of the peak."""
+    lines = []
+    for row in ROWS:
+        record = found.get(row.suite)
+        if isinstance(record, Record):
+            lines.append((row, record.figures[row.figure], record.figures.get(row.bound)))
+    return lines
+
+
+def page(found: dict[str, Record | str], started: dict[str, object], minutes: float) -> str:
+    """Return the board as a Markdown page."""
+    machine = started["machine"]
+    assert isinstance(machine, dict)
+    gpus = "".join(f", {gpu['name']}" for gpu in machine["gpus"])
+    told = [
+        "# The board",
+        "![How many times faster than the peer](board.png)",
+        "\n".join(
+            [
+                "| what | beside | times faster: median (range) | share of the measured convolution peak |",
+                "| --- | --- | --- | --- |",
+            ]
+            + [f"| {row.job} | {row.peer} | {one.text} | {bound.text if bound else ''} |" for row, one, bound in lines_of(found)]
+        ),
+        "\n".join(f"- {suite}: not measured: {why}" for suite, why in found.items() if isinstance(why, str)),
+        "\n".join(f"- {said}" for said in warnings(started)),
+        f"{machine['cores']} cores of {machine['cpu']}{gpus}; {minutes:.0f} minutes. Quick suites, three turns of each side in turn; peers "
+        "run in the same minutes. Raw times and versions are in `board.json`.",
+    ]
+    return "\n\n".join(part for part in told if part) + "\n"
+
+
+def draw(found: dict[str, Record | str], out: Path) -> None:
+    """Draw the ratios with their ranges on a logarithmic axis as board.svg and board.png."""
+    lines = lines_of(found)
+    with look():
+        picture = new_figure((6.4, 1.0 + 0.42 * len(lines)))
+        axes = picture.add_subplot()
+        for at, (_, one, _) in enumerate(lines):
+            axes.plot(one.span or [one.value] * 2, [at, at], color=MODEL, lw=2)
+            axes.plot(one.value, at, "o", color=MODEL, ms=6)
+            axes.annotate(
+                f"{one.value:.1f}x", (one.value, at), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
+            )
+        axes.axvline(1, color="black", lw=0.8, ls="--")
+        axes.set_yticks(range(len(lines)), [f"{row.job}\nbeside {row.peer}" for row, _, _ in lines], fontsize=7)
+        axes.set_ylim(len(lines) - 0.5, -0.7)
+        axes.set_xscale("log")
+        ticks = [0.5, 1, 2, 5, 10, 20, 50]
+        axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("times faster than the peer (median and range of three turns)")
+        save(picture, out, "board")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--tiles", type=Path, metavar="DIR", help="folder with kaggle/, pcam/train/, pcam/valid/ (random tiles)")
+    options.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "board", help="where the board goes (benchmarks/board)"
+    )
+    options.add_argument("--suites", nargs="+", choices=SUITES, default=SUITES, help="which suites (all)")
+    options.add_argument(
+        "--environment", type=Path, help="the environment of `benchmarks.predict --install`; without it no predict"
+    )
+    chosen = options.parse_args()
+    started, start = conditions(), time.perf_counter()
+    found: dict[str, Record | str] = {}
+    with tempfile.TemporaryDirectory() as name:
+        tiles = chosen.tiles or random_tiles(Path(name) / "tiles")
+        for suite in chosen.suites:
+            print(f"== {suite}", flush=True)
+            if suite == "predict" and chosen.environment is None:
+                found[suite] = (
+                    "TIAToolbox needs an environment of its own: python -m benchmarks.predict --install --environment ENV"
+                )
+                continue
+            more = ["--environment", str(chosen.environment)] if suite == "predict" else []
+            found[suite] = run_suite(suite, tiles, Path(name) / "records", more)
+    whole = {suite: asdict(record) if isinstance(record, Record) else {"not measured": record} for suite, record in found.items()}
+    write_json(chosen.out / "board.json", {"conditions": started, "suites": whole})
+    draw(found, chosen.out)
+    text = page(found, started, (time.perf_counter() - start) / 60)
+    write_bytes(chosen.out / "README.md", text.encode())
+    print("\n" + text)
+
+
+if __name__ == "__main__":
+    main()

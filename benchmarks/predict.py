@@ -1,0 +1,120 @@
+"""Prediction over eight views with a ResNet18 at 96 px, beside TIAToolbox's PatchPredictor on the same image files.
+
+Inside the clock is all from image files on disk to a table of probabilities: reading (ours packs into a temporary store first),
+preprocessing, network, eight dihedral views on our side; not loading the network. PatchPredictor has no views: it runs once over the
+files, and a tile in one view is the unit of the rates on both sides, which is generous to ours, since it reads a file once for eight.
+For fairness ours runs with one view, too. Both networks are ResNet18 with random weights, whose time does not depend on them.
+PatchPredictor runs with its defaults (batch 8, no loader process), and once more with batch 64, two loader processes and our allocator
+settings; it has no switch for reduced precision. TIAToolbox lives in an environment of its own, with the same torch.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.clock import Measured, in_turn, ratio, spread
+from benchmarks.environments import install_beside_our_torch, python_of
+from benchmarks.peers import class_folders
+from benchmarks.records import Record, conditions, figure
+from benchmarks.suite import clock_of, finish, parser, turns
+from benchmarks.workers import Worker, serve
+
+VIEWS = 8
+"""Of our side."""
+TILES, QUICK_TILES = 512, 64
+"""Tiles that are scored."""
+VARIANTS = {
+    "auto": "sentinode predict RUN FOLDER --views 8 --precision auto",
+    "fp32": "sentinode predict RUN FOLDER --views 8, as it comes (fp32)",
+    "one-view": "sentinode predict RUN FOLDER --precision auto, one view",
+    "tia": "TIAToolbox PatchPredictor, its defaults, one view",
+    "tia-switches": "the same with batch 64, two loader processes and our allocator settings",
+}
+"""What each variant is."""
+OURS = {"auto": ("auto", VIEWS), "fp32": ("fp32", VIEWS), "one-view": ("auto", 1)}
+"""Precision and views of ours."""
+
+
+def ours(run: Path, folder: Path, variant: str) -> Callable[[], Measured]:
+    """Return a function that scores a folder of images."""
+    import sentinode
+
+    (precision, views), home, turn = OURS[variant], tempfile.TemporaryDirectory(), 0
+
+    def work() -> Measured:
+        nonlocal turn
+        turn += 1
+        out, start = Path(home.name) / f"{turn}.parquet", time.perf_counter()
+        scores = sentinode.predict(run, folder, out=out, views=views, precision=precision, quiet=True)
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "n": len(scores) * views, "tiles": len(scores)}
+
+    work()
+    return work
+
+
+def measure(options: argparse.Namespace) -> Record:
+    """Train for one step, then score in turn."""
+    import sentinode
+
+    n = QUICK_TILES if options.quick else TILES
+    started = conditions(repeats=options.repeats, n=n, views=VIEWS, network="resnet18, 96 px")
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        home = Path(name)
+        folder = class_folders(options.tiles / "kaggle", home / "folders", n)
+        store = sentinode.pack(folder, out=home / "few.store", quiet=True)
+        how = {"model": "resnet18", "backbone": "finetune", "weights": "none", "input_size": 96, "epochs": 1, "sample": "48"}
+        sentinode.train(store, out=home / "run", quiet=True, **how)
+        workers = {}
+        for variant in VARIANTS:
+            if variant.startswith("tia"):
+                words = ["--folder", str(folder), *(["--switches"] if variant == "tia-switches" else [])]
+                workers[variant] = stack.enter_context(
+                    Worker("benchmarks.tia_peer", *words, python=str(python_of(options.environment)))
+                )
+            else:
+                words = ["--tiles", str(folder), "--worker", variant, "--run", str(home / "run"), "--environment", "none"]
+                workers[variant] = stack.enter_context(Worker("benchmarks.predict", *words))
+        raw = in_turn(workers, turns(options))
+        told = workers["tia"].first
+    rates = {variant: spread([m["n"] / m["seconds"] for m in raw[variant]]) for variant in VARIANTS}
+    return Record(
+        suite="predict",
+        clock=clock_of(__doc__ or ""),
+        variants=VARIANTS,
+        raw=raw,
+        figures={
+            "speedup": figure(ratio(raw, "auto", "tia"), "x", bar=5),
+            "speedup_fp32": figure(ratio(raw, "fp32", "tia"), "x"),
+            "speedup_switches": figure(ratio(raw, "auto", "tia-switches"), "x"),
+            "speedup_one_view": figure(ratio(raw, "one-view", "tia"), "x"),
+            "tiles": figure({key: value / VIEWS for key, value in rates["auto"].items()}, " tiles/s over 8 views", digits=0),
+        },
+        conditions=started | {"peer": told},
+        notes=[
+            "A rate counts tiles times views.",
+            "Versions of the peer: " + ", ".join(f"{k} {v}" for k, v in told.items()) + ".",
+        ],
+    )
+
+
+def main() -> None:
+    options = parser(__doc__ or "", repeats=5)
+    options.add_argument("--environment", type=Path, required=True, help="the virtual environment that holds TIAToolbox")
+    options.add_argument("--install", action="store_true", help="make that environment first")
+    options.add_argument("--worker", choices=tuple(OURS), help="be the child that serves this variant")
+    options.add_argument("--run", type=Path, help="the child's run")
+    chosen = options.parse_args()
+    if chosen.worker:
+        serve(ours(chosen.run, chosen.tiles, chosen.worker))
+        return
+    if chosen.install:
+        install_beside_our_torch(chosen.environment, "tiatoolbox")
+    finish(measure(chosen), chosen)
+
+
+if __name__ == "__main__":
+    main()
