@@ -232,7 +232,9 @@ class PredictSettings:
 
     views: Literal[1, 4, 8] = option(1, "Dihedral views whose logits are averaged: none, the rotations, all eight.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("fp32", "Arithmetic; auto takes what the run was trained with.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "fp32", "Arithmetic; auto measures which form of the network is the fastest here, OpenVINO and bf16 among them."
+    )
     batch: int = option(64, "Tiles a forward pass.")
 
 

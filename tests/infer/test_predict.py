@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.special import expit
+from torch import Tensor, nn
 
 from sentinode.errors import DataProblem, RunProblem, SourceProblem, UsageProblem
 from sentinode.fit.train import train
 from sentinode.infer.predict import predict, score_store
+from sentinode.nets.engine import Engine, named
 from sentinode.nets.trained import load
 from sentinode.scores import read_scores
 from sentinode.tiles.pack import pack
@@ -194,6 +196,25 @@ def test_a_run_needs_only_its_weights_and_model_json(place: Place, tmp_path: Pat
     whole = predict(place.runs[0], place.store.path, out=tmp_path / "a.csv", precision="auto", quiet=True)
     alone = predict(bare, place.store.path, out=tmp_path / "b.csv", precision="auto", quiet=True)
     assert alone.table["logit"].tolist() == whole.table["logit"].tolist()
+
+
+@pytest.mark.parametrize("form", ["folded fp32", "frozen fp32", "openvino fp32"])
+@pytest.mark.parametrize("views", [1, 8])
+def test_auto_computes_in_the_fastest_form_and_scores_as_fp32_does(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, views: int
+) -> None:
+    asked: list[int] = []
+
+    def fastest(module: nn.Module, example: Tensor, *, tiles: int) -> Engine:
+        asked.append(tiles)
+        return named(form, module, example)
+
+    monkeypatch.setattr("sentinode.infer.predict.fastest", fastest)
+    how: dict[str, Any] = {"views": views, "batch": 12, "quiet": True}
+    auto = predict(place.runs[0], place.store.path, out=tmp_path / "auto.csv", precision="auto", **how)
+    plain = predict(place.runs[0], place.store.path, out=tmp_path / "plain.csv", **how)
+    assert asked == [80 * views]
+    np.testing.assert_allclose(auto.table["logit"], plain.table["logit"], rtol=1e-4, atol=1e-4)
 
 
 def test_an_existing_file_is_kept_unless_told(place: Place, tmp_path: Path) -> None:

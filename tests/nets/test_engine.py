@@ -14,6 +14,7 @@ from sentinode.errors import MachineProblem
 from sentinode.machine.plan import GAIN
 from sentinode.nets import engine, forms
 from sentinode.nets.engine import BOUNDS, choose, disagreement, fastest, named
+from sentinode.nets.forward import Call
 from sentinode.nets.simple_cnn import SimpleCNN
 
 FULL = ("eager fp32", "folded fp32", "frozen fp32", "openvino fp32")
@@ -160,7 +161,7 @@ def test_exact_means_fp32() -> None:
 
 
 def test_a_form_that_breaks_and_one_that_is_wrong_are_named_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> forms.Call:
+    def broken() -> Call:
         raise NotImplementedError("no such operator: roi\nand a long story")
 
     def other_forms(module: nn.Module, example: Tensor) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def test_a_form_that_breaks_and_one_that_is_wrong_are_named_and_left_out(monkeyp
         assert f"{name} left out (" in found.reasons
 
 
-def slowly(call: forms.Call) -> forms.Call:
+def slowly(call: Call) -> Call:
     def slow(x: Tensor) -> Tensor:
         time.sleep(0.02)
         return call(x)

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from sentinode.errors import RunProblem, SourceProblem, UsageProblem, shown
 from sentinode.infer.ensemble import mean_logit, members_of
 from sentinode.machine.memory import memory_problems, set_allocator
 from sentinode.machine.plan import choose_device
+from sentinode.nets.engine import fastest
 from sentinode.nets.trained import Run, load, weights_digest
 from sentinode.progress import Progress, Tick
 from sentinode.scores import Scores, probability_of, write_scores, write_submission
@@ -125,9 +127,17 @@ def score_store(runs: Sequence[str | Path], store: Store, views: int = 1, quiet:
     return score_runs([load(run) for run in runs], store, settings_from(PredictSettings, None, {"views": views}), quiet=quiet)
 
 
-def trained_in(run: Run) -> str:
-    """Return the arithmetic that a run was trained with; fp32, which suits every run, where it came without its record."""
-    return str(run.record.get("plan", {}).get("precision", "fp32"))
+def arithmetic_of(run: Run, store: Store, settings: PredictSettings, say: Callable[[str], object]) -> dict[str, Any]:
+    """Return in what arithmetic a run computes, as `forward.logits` takes it; auto: in its fastest form, measured on the first tiles.
+
+    Few tiles are not worth measuring for: they are computed in plain fp32.
+    """
+    if settings.precision != "auto" or not len(store):
+        return {"precision": "fp32" if settings.precision == "auto" else settings.precision}
+    example = run.transform()(torch.from_numpy(np.array(store.tiles[: settings.batch])).to(run.device))
+    engine = fastest(run.model, example, tiles=len(store) * settings.views)
+    say(f"{engine.name}: {engine.reasons}")
+    return {"form": engine.call}
 
 
 def checking(store: Store, tick: Tick) -> Callable[[int], None]:
@@ -171,11 +181,11 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
     members = []
     for number, run in enumerate(runs, 1):
         run.model.to(device)
-        precision = trained_in(run) if settings.precision == "auto" else settings.precision
+        arithmetic = arithmetic_of(run, store, settings, progress.say)
         with progress.track(f"run {number} of {len(runs)}", len(store)) as tick:
             done = checking(store, tick)
-            how: dict[str, Any] = {"views": settings.views, "precision": precision, "done": done, "say": say}
-            logits = run.logits(store.tiles, settings.batch, **how)
+            how: dict[str, Any] = {"views": settings.views, "done": done, "say": say}
+            logits = run.logits(store.tiles, settings.batch, **how, **arithmetic)
         members.append(logits.astype(np.float64))
     logit = mean_logit(members)
     table = pd.DataFrame(

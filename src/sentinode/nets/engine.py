@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sentinode.errors import MachineProblem, nearest, shown
 from sentinode.machine.plan import GAIN
-from sentinode.nets.forms import Call, forms
-from sentinode.nets.forward import placed
+from sentinode.nets.forms import forms
+from sentinode.nets.forward import Call, placed
 
 ROUNDS = 3
 """How often the forms are timed in turn."""

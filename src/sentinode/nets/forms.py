@@ -17,10 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sentinode.errors import MachineProblem, shown
-from sentinode.nets.forward import arithmetic, placed
-
-Call = Callable[[Tensor], Tensor]
-"""Takes normalised float32 [k, 3, p, p], channels-last; gives float32 [k, d] or [k]."""
+from sentinode.nets.forward import Call, arithmetic, placed
 
 
 def forms(module: nn.Module, example: Tensor) -> dict[str, Callable[[], Call]]:

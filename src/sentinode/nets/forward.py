@@ -15,6 +15,8 @@ from sentinode.nets.transform import Transform
 
 Logits = npt.NDArray[np.float32]
 """float32 [n]."""
+Call = Callable[[Tensor], Tensor]
+"""Takes normalised float32 [k, 3, p, p], channels-last; gives float32 [k, d] or [k]."""
 VIEWS = {1: (0,), 4: (0, 3, 5, 6), 8: tuple(range(8))}
 """Dihedral views by their number: the tile as it is; the four rotations; rotations and reflections."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -48,6 +50,7 @@ def logits(
     *,
     views: int = 1,
     precision: str = "fp32",
+    form: Call | None = None,
     done: Callable[[int], object] = lambda _: None,
     say: Callable[[str], object] = lambda _: None,
 ) -> Logits:
@@ -65,6 +68,8 @@ def logits(
         1, 4 or 8.
     precision
         "fp32", "bf16" or "fp16".
+    form
+        What computes in place of `model`: it in another form, in an arithmetic of its own, as `nets/engine.py` finds the fastest.
     done
         Called with the number of tiles just finished.
     say
@@ -73,6 +78,7 @@ def logits(
     was_training = model.training
     device = transform.mean.device
     model.eval()
+    apply = model if form is None else form
     kept, most = Kept(device), 1 << 30
 
     def of(part: Tensor, at_once: int) -> Tensor:
@@ -80,11 +86,11 @@ def logits(
         made = []
         for some in torch.split(part, at_once):
             there = some.to(device, non_blocking=True)
-            passes = [model(transform(view(there, number))).float() for number in VIEWS[views]]
+            passes = [apply(transform(view(there, number))).float() for number in VIEWS[views]]
             made.append(torch.stack(passes).mean(0))
         return torch.cat(made)
 
-    with arithmetic(device, precision):
+    with arithmetic(device, precision if form is None else "fp32"):
         for part in parts:
             planned = min(most, len(part))
             made, at_once = with_room(functools.partial(of, part), planned)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -133,6 +134,15 @@ class Run:
             f"best epoch {self.record['best_epoch']} of {self.record['cost']['epochs']}, stopped by {self.record['stopped_by']}"
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    def transform(self) -> Transform:
+        """Return what makes network input of tiles, on the network's device."""
+        return Transform(self.facts.preprocessing, self.facts.px).to(self.device)
+
     def logits(self, tiles: npt.NDArray[np.uint8], batch: int = 64, **how: Any) -> Logits:
         """Return calibrated logits float32 [n] of uint8 tiles [n, px, px, 3], `batch` at a time; `how` as `forward.logits` takes."""
         expected = (self.facts.px, self.facts.px, 3)
@@ -140,8 +150,7 @@ class Run:
             raise DataProblem(
                 f"uint8 tiles [n, {expected[0]}, {expected[1]}, 3]", f"{tiles.dtype} {list(tiles.shape)}", "pack them with --px"
             )
-        transform = Transform(self.facts.preprocessing, self.facts.px).to(next(self.model.parameters()).device)
-        raw = logits(self.model, slices(tiles, batch), transform, **how)
+        raw = logits(self.model, slices(tiles, batch), self.transform(), **how)
         return ((raw + np.float32(self.facts.logit_shift)) / np.float32(self.facts.temperature)).astype(np.float32)
 
     def predict_proba(self, tiles: npt.NDArray[np.uint8], views: int = 1) -> npt.NDArray[np.float64]:
