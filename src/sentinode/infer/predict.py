@@ -128,7 +128,7 @@ def score_store(runs: Sequence[str | Path], store: Store, views: int = 1, quiet:
 
 
 def arithmetic_of(run: Run, store: Store, settings: PredictSettings, say: Callable[[str], object]) -> dict[str, Any]:
-    """Return in what arithmetic a run computes, as `forward.logits` takes it; auto: in its fastest form, measured on the first tiles.
+    """Return in what arithmetic a run computes, as `Run.logits` takes it; auto: in its fastest form, measured on the first tiles.
 
     Few tiles are not worth measuring for: they are computed in plain fp32.
     """

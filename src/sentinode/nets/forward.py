@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -44,13 +44,12 @@ def arithmetic(device: torch.device | str, precision: str) -> AbstractContextMan
 
 @torch.inference_mode()
 def logits(
-    model: nn.Module,
+    model: nn.Module | Call,
     parts: Iterable[Tensor],
     transform: Transform,
     *,
     views: int = 1,
     precision: str = "fp32",
-    form: Call | None = None,
     done: Callable[[int], object] = lambda _: None,
     say: Callable[[str], object] = lambda _: None,
 ) -> Logits:
@@ -59,7 +58,8 @@ def logits(
     Parameters
     ----------
     model
-        Takes what `transform` makes, gives logits [n]; judged in evaluation mode and left in the mode it came in.
+        Takes what `transform` makes, gives logits [n]: a network, judged in evaluation mode and left in the mode it came in, or one
+        of its forms (`nets/engine.py`), which has an arithmetic of its own.
     parts
         Batches of tiles, uint8 [k, px, px, 3], on any device; `slices` cuts an array or a memory map.
     transform
@@ -68,17 +68,12 @@ def logits(
         1, 4 or 8.
     precision
         "fp32", "bf16" or "fp16".
-    form
-        What computes in place of `model`: it in another form, in an arithmetic of its own, as `nets/engine.py` finds the fastest.
     done
         Called with the number of tiles just finished.
     say
         Told in a sentence where memory is too small for a batch, and half as many tiles at a time go on.
     """
-    was_training = model.training
     device = transform.mean.device
-    model.eval()
-    apply = model if form is None else form
     kept, most = Kept(device), 1 << 30
 
     def of(part: Tensor, at_once: int) -> Tensor:
@@ -86,11 +81,11 @@ def logits(
         made = []
         for some in torch.split(part, at_once):
             there = some.to(device, non_blocking=True)
-            passes = [apply(transform(view(there, number))).float() for number in VIEWS[views]]
+            passes = [model(transform(view(there, number))).float() for number in VIEWS[views]]
             made.append(torch.stack(passes).mean(0))
         return torch.cat(made)
 
-    with arithmetic(device, precision if form is None else "fp32"):
+    with arithmetic(device, precision), evaluation(model):
         for part in parts:
             planned = min(most, len(part))
             made, at_once = with_room(functools.partial(of, part), planned)
@@ -99,8 +94,21 @@ def logits(
                 say(fewer(planned, at_once))
             kept.add(made)
             done(len(part))
-    model.train(was_training)
     return kept.all()
+
+
+@contextmanager
+def evaluation(model: nn.Module | Call) -> Iterator[None]:
+    """Have a network in evaluation mode, and afterwards in the mode it was in."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 class Kept:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sentinode.errors import DataProblem, RunProblem, nearest, shown
-from sentinode.nets.forward import Logits, logits, placed, slices
+from sentinode.nets.forward import Call, Logits, logits, placed, slices
 from sentinode.nets.p4m_cnn import P4MCNN
 from sentinode.nets.sealed import sealed, unsealed
 from sentinode.nets.simple_cnn import SimpleCNN
@@ -143,14 +143,17 @@ class Run:
         """Return what makes network input of tiles, on the network's device."""
         return Transform(self.facts.preprocessing, self.facts.px).to(self.device)
 
-    def logits(self, tiles: npt.NDArray[np.uint8], batch: int = 64, **how: Any) -> Logits:
-        """Return calibrated logits float32 [n] of uint8 tiles [n, px, px, 3], `batch` at a time; `how` as `forward.logits` takes."""
+    def logits(self, tiles: npt.NDArray[np.uint8], batch: int = 64, form: Call | None = None, **how: Any) -> Logits:
+        """Return calibrated logits float32 [n] of uint8 tiles [n, px, px, 3], `batch` at a time.
+
+        `form`: of the network, as `nets/engine.py` makes them, to compute in; `how` as `forward.logits` takes.
+        """
         expected = (self.facts.px, self.facts.px, 3)
         if tiles.dtype != np.uint8 or tiles.shape[1:] != expected:
             raise DataProblem(
                 f"uint8 tiles [n, {expected[0]}, {expected[1]}, 3]", f"{tiles.dtype} {list(tiles.shape)}", "pack them with --px"
             )
-        raw = logits(self.model, slices(tiles, batch), self.transform(), **how)
+        raw = logits(form or self.model, slices(tiles, batch), self.transform(), **how)
         return ((raw + np.float32(self.facts.logit_shift)) / np.float32(self.facts.temperature)).astype(np.float32)
 
     def predict_proba(self, tiles: npt.NDArray[np.uint8], views: int = 1) -> npt.NDArray[np.float64]:
