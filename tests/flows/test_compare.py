@@ -72,7 +72,7 @@ def test_runs_predictions_and_the_floor_meet_on_the_same_tiles(place: Path, tmp_
 
     written = json.loads((tmp_path / "out" / "comparison.json").read_text("utf-8"))
     assert written == json.loads(json.dumps(found.as_dict(), allow_nan=False))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"comparison.json", "scores.parquet", "figures"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"comparison.json", "report.html", "scores.parquet", "figures"}
     scores = read_scores(tmp_path / "out" / "scores.parquet")
     assert scores.header["columns"] == {f"probability_{n}": name for n, name in enumerate(("good", "run0", "run1", "bad"), 1)}
     assert roc_auc_score(scores.table["label"], scores.table["probability_4"]) == found.contest.figures["bad"].estimate

@@ -19,7 +19,8 @@ from sentinode.judge.bands import slide_rows
 from sentinode.judge.judgement import Judgement, judge_scores
 from sentinode.report.card import UNKNOWN, answers
 from sentinode.report.gallery import Gallery, heat, surest_of_both, write_mistakes
-from sentinode.report.page import Evidence, estimate, page_text, verdict
+from sentinode.report.html import estimate
+from sentinode.report.page import Evidence, page_text, verdict
 from sentinode.scores import Scores, logit_of
 from tests.report.browser import Browser, browser
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sentinode.errors import ScoresProblem, UsageProblem, shown
 from sentinode.fit.probe import colour_histogram
 from sentinode.flows.evaluate import floor_of, labelled_store, origin_of, remarks_on, scored
+from sentinode.flows.evidence import command_line, made_by
 from sentinode.flows.recipes import Made, made_of, recipes_of
 from sentinode.judge.auroc import auroc
 from sentinode.judge.comparison import Comparison, Provenance, plain
@@ -63,7 +64,7 @@ def compare(
     test
         The store to judge on.
     out
-        Folder for comparison.json, scores.parquet and figures.
+        Folder for report.html, comparison.json, scores.parquet and figures.
     settings, options
         A `CompareSettings`, and single settings by name over it.
     overwrite
@@ -103,6 +104,9 @@ def compare(
     floor = floor_of(settings, [one.run for one in given if one.run])
     beside = floor.probability(colour_histogram(store.tiles)) if floor else None
     comparison = compared(given, beside, store, settings)
+    command = command_line(["compare", *map(str, inputs), "--test", str(test), "--out", str(out)], settings)
+    record = made_by(command, store, [one.run for one in given if one.run])
+    comparison = replace(comparison, about={**comparison.about, "record": record})
     write_results(folder, given, beside, comparison)
     return comparison
 
@@ -205,8 +209,9 @@ def warnings_of(given: Sequence[Given], provenance: dict[str, Provenance]) -> li
 
 
 def write_results(folder: Path, given: Sequence[Given], floor: Floats | None, comparison: Comparison) -> None:
-    """Write scores.parquet (a probability column an input), the picture, and comparison.json last."""
+    """Write scores.parquet (a probability column an input), the picture, the page, and comparison.json last."""
     from sentinode.report.comparison import write_comparison
+    from sentinode.report.contest import write_page
 
     write_json(folder / "unfinished.json", {"command": "compare"})
     columns: dict[str, Any] = {f"probability_{number}": one.scores.table["probability"] for number, one in enumerate(given, 1)}
@@ -214,6 +219,8 @@ def write_results(folder: Path, given: Sequence[Given], floor: Floats | None, co
     first = given[0].scores.table[["id", "group", "label", "logit", "probability"]]
     named = {f"probability_{number}": one.name for number, one in enumerate(given, 1)}
     write_scores(folder / "scores.parquet", Scores(first.assign(**columns), {"columns": named}))
-    write_comparison(folder / "figures", comparison.as_dict())
+    picture = next(path for path in write_comparison(folder / "figures", comparison.as_dict()) if path.suffix == ".svg")
+    spreads = {name: one.spread.lines() for name, one in comparison.provenance.items() if one.spread}
+    write_page(folder / "report.html", comparison.as_dict(), spreads, comparison.plans(), picture.read_bytes())
     write_json(folder / "comparison.json", comparison.as_dict())
     (folder / "unfinished.json").unlink()

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import platform
 import shlex
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from sentinode.judge.statement import slides_of
 from sentinode.progress import Progress
 from sentinode.report.gallery import Gallery, surest_of_both
 from sentinode.run import read_json
-from sentinode.settings import EvaluateSettings
+from sentinode.settings import EvaluateSettings, JudgeSettings
 from sentinode.tiles.store import Store
 from sentinode.tiles.units import true_slides
 
@@ -30,26 +31,30 @@ WITHOUT_MODEL = "No saliency: predictions came without the model that made them"
 
 def record_of(named: tuple[str, ...], out: Path, settings: EvaluateSettings, store: Store, runs: list[Path]) -> dict[str, Any]:
     """Return what goes into judgement.json as `record`: command, versions, machine, store, runs, and how saliency was made."""
+    command = command_line(["evaluate", *named, "--out", str(out)], settings)
+    return made_by(command, store, runs) | {"saliency": saliency_method(settings, runs)}
+
+
+def made_by(command: str, store: Store, runs: list[Path]) -> dict[str, Any]:
+    """Return what made a result: `command` and those that trained `runs`, versions, machine, store, runs."""
     return {
-        "command": [*filter(None, map(training_command, runs)), command_line(named, out, settings)],
+        "command": [*filter(None, map(training_command, runs)), command],
         "versions": versions((*PACKAGES, "torch") if runs else PACKAGES) | {"python": platform.python_version()},
         "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count() or 1},
         "store": store_facts(store),
         "runs": [run_facts(run) for run in runs],
-        "saliency": saliency_method(settings, runs),
     }
 
 
-def command_line(named: tuple[str, ...], out: Path, settings: EvaluateSettings) -> str:
-    """Return the command that makes this judgement again."""
-    words = ["sentinode", "evaluate", *named, "--out", str(out)]
-    plain = EvaluateSettings()
+def command_line(words: Sequence[str], settings: JudgeSettings) -> str:
+    """Return the command of `words` with every setting that is not the default."""
+    words, plain = ["sentinode", *words], type(settings)()
     for one in dataclasses.fields(settings):
         value = getattr(settings, one.name)
         if value == getattr(plain, one.name):
             continue
-        flag = f"--{one.name.replace('_', '-')}"
-        words += [flag] if value is True else [flag, str(value)]
+        flag = one.name.replace("_", "-")
+        words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     return masked(shlex.join(words))
 
 

@@ -109,9 +109,14 @@ class Comparison:
         return bounded(aligned(rows), "pairs")
 
     def _plan(self) -> list[str]:
+        plans = self.plans()
+        return ["", *bounded(plans, "pairs")] if plans else []
+
+    def plans(self) -> list[str]:
+        """Return, for each pair that is not told apart and has a plan, what it takes, in words."""
         undecided = [pair for pair in self.contest.pairs if not pair.told_apart and pair.detectable is not None]
         power = f"{100 * self.about['power']:.0f} % power"
-        return ["", *bounded([planned(pair, power, self.about["n_groups"]) for pair in undecided], "pairs")] if undecided else []
+        return [planned(pair, power, self.about["n_groups"]) for pair in undecided]
 
 
 def planned(pair: Pair, power: str, slides: int) -> str:

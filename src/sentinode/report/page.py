@@ -1,16 +1,13 @@
 """The page of a judgement: one file that needs no network, for a phone, a desk and paper, in light and dark."""
 
-import base64
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from sentinode.judge.bands import SlideRow
 from sentinode.report.card import USE, answers
 from sentinode.report.gallery import Gallery, check, data_uri, heat
+from sentinode.report.html import classes_of, embedded, rendered
 from sentinode.run import write_bytes
 
 MOST_SLIDES = 400
@@ -37,8 +34,6 @@ PICTURES = {
 """Title and alternative text of each picture."""
 Values = dict[str, Any]
 """What judgement.json holds."""
-NO_RECORD: Values = {"command": [], "versions": {}, "machine": {}, "store": {}, "runs": []}
-"""What stands for the record of a judgement that was made from scores alone."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +48,6 @@ class Evidence:
     band: str
     slides: list[SlideRow]
     gallery: Gallery | None
-
-
-def estimate(figure: Values, digits: int = 3) -> str:
-    """Return a figure and its interval."""
-    return f"{figure['estimate']:.{digits}f} ({figure['low']:.{digits}f} to {figure['high']:.{digits}f})"
 
 
 def figure_rows(values: Values) -> list[tuple[str, str, str, str, str]]:
@@ -118,35 +108,21 @@ def page_text(values: Values, evidence: Evidence) -> str:
     UndefinedScore
         If the gallery's columns differ in length.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    room = Environment(loader=PackageLoader("sentinode.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    room.filters |= {"estimate": estimate}
-    script = room.get_template("sort.html").render()
-    # Only the script with this digest may run: what came from the data could not, even if it were not escaped.
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    record = NO_RECORD | values.get("record", {})
-    classes = [str(name) for name in record["store"].get("classes", ("negative", "positive"))]
     asked = answers(values)
-    return room.get_template("report.html").render(
-        values=values,
-        record=record,
-        classes=classes,
+    return rendered(
+        "report.html",
+        values,
         verdict=verdict(values),
         rows=figure_rows(values),
-        pictures=[
-            (name, *PICTURES[name], base64.b64encode(svg).decode()) for name, svg in evidence.pictures.items() if name in PICTURES
-        ],
+        pictures=[(name, *PICTURES[name], embedded(svg)) for name, svg in evidence.pictures.items() if name in PICTURES],
         band=evidence.band,
         slides=evidence.slides[:MOST_SLIDES],
         n_slides=len(evidence.slides),
         gallery=evidence.gallery,
-        cases=[] if evidence.gallery is None else cases(evidence.gallery, classes),
+        cases=[] if evidence.gallery is None else cases(evidence.gallery, classes_of(values)),
         use=USE,
         answers=asked,
         n_known=sum(one.known for one in asked),
-        script=Markup(script),
-        allowed=allowed,
     )
 
 
