@@ -135,3 +135,13 @@ def test_headings_of_both_tables_sort_and_it_prints(place: Path, tab: Browser) -
         assert len(found) >= 4
         assert found == sorted(found)
     assert len(re.findall(rb"/Type\s*/Page\b", tab.paper())) >= 2
+
+
+def test_paper_is_light_where_the_screen_is_dark(place: Path, tab: Browser) -> None:
+    tab.open(place / "plain" / "report.html", dark=True)
+    tab.call("Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    told = tab.value("['backgroundColor', 'color'].map(name => getComputedStyle(document.body)[name])")
+    tab.call("Emulation.setEmulatedMedia", media="")
+    paper, ink = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in told)
+    assert paper > 700
+    assert ink < 200
