@@ -219,6 +219,10 @@ def test_the_card_answers_from_the_record_or_says_unknown() -> None:
     (passed, alarms), (missed, hits) = confusion_matrix(labels, called)
     said = f"{hits} positives called positive, {missed} missed; {passed} negatives called negative, {alarms} false alarms."
     assert told["Cross-table"].answer == said
+    came = "240 files or rows were listed, 1 refused, 240 packed; 240 with a label were judged,"
+    assert (
+        told["What came in and what was left out"].answer == f"{came} {labels.sum()} positive and {240 - labels.sum()} negative."
+    )
     assert told["Ethics approval"].answer == UNKNOWN
     assert "epoch 3, on 200 tiles" in told["How the final model was chosen"].answer
     bare = {one.asked: one for one in answers(judge_scores(found, resamples=100).as_dict())}

@@ -134,6 +134,18 @@ def table(values: Values) -> str:
     )
 
 
+def flow(values: Values) -> str:
+    """Say how many tiles were listed, packed and judged."""
+    store = store_of(values)
+    if not store:
+        return ""
+    listed = sum(one.get("listed") or 0 for one in store["sources"])
+    return (
+        f"{listed:,} files or rows were listed, {store['quarantined']:,} refused, {store['n']:,} packed; {values['n']:,} with a label "
+        f"were judged, {values['n_positive']:,} positive and {values['n'] - values['n_positive']:,} negative."
+    )
+
+
 def spread(values: Values) -> str:
     """Say whether performance by slide is given."""
     return f"Each of {values['n_groups']:,} slides stands in the table of slides." if values.get("n_groups") else ""
@@ -208,7 +220,7 @@ MODEL: tuple[Row, ...] = (
     ),
     (
         "Output and threshold",
-        "TRIPOD+AI 15; STARD 12a",
+        "TRIPOD+AI 12g, 15; STARD 12a",
         lambda v: f"A probability; {v['threshold']['value']:.4g}: {v['threshold']['source']}.",
     ),
 )
@@ -223,7 +235,8 @@ RESULTS: tuple[Row, ...] = (
         "TRIPOD+AI 21, 23a; CLAIM 35, 36; STARD 24",
         lambda v: ", ".join(number(v, name) for name in ("auroc", "sensitivity", "specificity")),
     ),
-    ("Cross-table", "CLAIM 33; STARD 19, 23", table),
+    ("What came in and what was left out", "TRIPOD+AI 20a; CLAIM 33; STARD 19", flow),
+    ("Cross-table", "STARD 23", table),
     ("Performance by slide", "TRIPOD+AI 12d, 23b; STARD 17", spread),
     ("Robustness", "CLAIM 30", stress),
     ("Explanation of predictions", "CLAIM 31", lambda v: v.get("record", {}).get("saliency", "")),
