@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.fft import dctn
-from scipy.spatial.distance import cdist
 
 from sentinode.errors import StoreProblem
 from sentinode.tiles.fingerprint import (
@@ -22,7 +21,6 @@ from sentinode.tiles.fingerprint import (
     is_blank,
     luminance,
     near_pairs,
-    neighbours,
     packed,
     spectrum_views,
     unpacked,
@@ -115,13 +113,3 @@ def test_a_fingerprint_depends_on_its_tile_alone_and_survives_storing() -> None:
         unpacked([b"abc"])
     with pytest.raises(StoreProblem, match=r"uint8 tiles \[n, px, px, 3\].*4, 5, 3"):
         fingerprints(np.zeros((1, 4, 5, 3), np.uint8))
-
-
-@pytest.mark.parametrize("slack", [0.0, 0.5])
-def test_a_search_with_slack_finds_all_that_are_surely_near_and_nothing_that_is_not(slack: float) -> None:
-    points = np.random.default_rng(0).random((400, 6)).astype(np.float32)
-    apart = cdist(points, points)
-    found = [pair for rows, columns in neighbours(points, points, 0.3, 400, slack) for pair in zip(rows, columns, strict=True)]
-    assert len(set(found)) == len(found)
-    assert {(int(a), int(b)) for a, b in np.argwhere(apart <= 0.3 / (1 + slack) - 1e-6)} <= set(found)
-    assert all(apart[a, b] <= 0.3 + 1e-6 for a, b in found)

@@ -18,7 +18,7 @@ from sentinode.qc.landmarks import Landmarks, joined, landmarks, meetings
 from sentinode.qc.pixels import SAME, SAME_PART, align
 from sentinode.tiles.fingerprint import CHUNK, Codes, Prints, Tiles, fingerprints, is_blank, near_pairs
 from sentinode.tiles.passport import views_of
-from sentinode.tiles.store import Store, map_blocks
+from sentinode.tiles.store import Store, map_blocks, usable_cores
 
 COLUMNS = ("id_a", "id_b", "kind", "view", "dx", "dy", "distance", "label_a", "label_b", "conflict")
 """Columns of the table of pairs."""
@@ -68,7 +68,10 @@ def duplicates(store: Store, against: Store | None = None, workers: int | None =
     progress = Progress(quiet)
     one = _seen(store, workers, progress)
     other = one if against is None else _seen(against, workers, progress)
-    found = [*_exact(one, None if against is None else other), *_alike(one, other, against is not None, progress)]
+    found = [
+        *_exact(one, None if against is None else other),
+        *_alike(one, other if against is not None else None, workers or usable_cores(), progress),
+    ]
     table = _table(found, store, against or store)
     table.attrs["blank"] = one.blank + (other.blank if against is not None else 0)
     return table
@@ -118,11 +121,12 @@ def _exact(one: Seen, other: Seen | None) -> list[Found]:
     return [(a, b, "exact", 0, 0, 0, 0.0) for a, b in sorted(pairs)]
 
 
-def _alike(one: Seen, other: Seen, between: bool, progress: Progress) -> list[Found]:
+def _alike(one: Seen, against: Seen | None, workers: int, progress: Progress) -> list[Found]:
     """Return pairs whose pixels agree, of those that fingerprints or landmarks suggest; copies follow the tile they equal."""
-    first, second, _, view = near_pairs(one.prints, other.prints if between else None)
+    other = one if against is None else against
+    first, second, _, view = near_pairs(one.prints, None if against is None else against.prints)
     whole = np.stack([first, second, view, np.zeros_like(view), np.zeros_like(view)], axis=1)
-    guesses = np.concatenate([whole, meetings(one.marks, other.marks if between else None, one.store.px)])
+    guesses = np.concatenate([whole, meetings(one.marks, None if against is None else against.marks, one.store.px, workers)])
     digests = (one.store.rows["digest"].to_numpy(str)[one.order], other.store.rows["digest"].to_numpy(str)[other.order])
     best: dict[tuple[int, int], Found] = {}
     with progress.track("comparing pixels", len(guesses), "pairs") as tick:

@@ -12,7 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from sentinode.tiles.fingerprint import COLOUR, Codes, Floats, Tiles, cosines, invariants, luminance, neighbours, spectrum_views
+from sentinode.qc.cells import near_in_cells
+from sentinode.tiles.fingerprint import COLOUR, SEARCHED, Codes, Floats, Tiles, cosines, invariants, luminance, spectrum_views
 
 MOST = 8
 """Landmarks of a tile, the strongest."""
@@ -24,11 +25,8 @@ LEAST_CONTRAST = 4.0
 """Grey levels of contrast of a landmark's window, at least."""
 ALIKE = 0.25
 """Largest difference of two landmarks of one place, as a share of the smaller contrast."""
-NEIGHBOURS = 8
-"""At most so many landmarks are compared with each."""
-SLACK = 0.5
-"""The search surely finds landmarks within ALIKE / (1 + SLACK) of each other, and of the others nearly all, in a quarter of the time: of
-9,400 real tiles the same pairs were found as without it."""
+NEIGHBOURS = 32
+"""At most so many landmarks of a cell are compared with each: one place can lie in many tiles."""
 TAIL = 1e-12
 """Weights of a Gaussian below this are none."""
 NARROW, WIDE = 2.5, 4.0
@@ -114,7 +112,7 @@ def turned_place(place: Codes, view: Codes, px: int) -> Codes:
     return np.stack([np.where(swap, column, row), np.where(swap, row, column)], axis=1)
 
 
-def meetings(one: Landmarks, other: Landmarks | None, px: int) -> Codes:
+def meetings(one: Landmarks, other: Landmarks | None, px: int, workers: int = 1) -> Codes:
     """Return which tiles may show one place: int64 [n, 5] of row of `one`, row of `other`, view, dy, dx; unique, ordered.
 
     The pixel (y, x) of that view of the first tile would be (y + dy, x + dx) in the second. Without `other`, pairs inside `one`,
@@ -123,9 +121,11 @@ def meetings(one: Landmarks, other: Landmarks | None, px: int) -> Codes:
     inside = other is None
     against = one if other is None else other
     kept = [np.empty((0, 6), np.int64)]
-    for rows, columns in neighbours(_points(one), _points(against), ALIKE, NEIGHBOURS, SLACK):
+    for rows, columns in near_in_cells(_points(one), _points(against), ALIKE, NEIGHBOURS, workers):
         wanted = one.tile[rows] < against.tile[columns] if inside else np.ones(len(rows), bool)
         first, second = one.of(rows[wanted]), against.of(columns[wanted])
+        if not len(first.tile):
+            continue
         left, right = first.terms * first.contrast[:, None, None], second.terms * second.contrast[:, None, None]
         apart = ((spectrum_views(left) - right) ** 2).sum(axis=(2, 3))
         view, share = apart.argmin(axis=0), np.sqrt(apart.min(axis=0)) / np.minimum(first.contrast, second.contrast)
@@ -140,7 +140,8 @@ def _points(marks: Landmarks) -> Floats:
 
     Brightness first, since it tells most of them apart at once; JPEG moves it by a grey level, a tenth of what is let through.
     """
-    return np.concatenate([(marks.mean * np.float32(ALIKE / COLOUR))[:, None], invariants(marks.terms)], axis=1)
+    whole = [(marks.mean * np.float32(ALIKE / COLOUR))[:, None], invariants(marks.terms)]
+    return np.ascontiguousarray(np.concatenate(whole, axis=1)[:, :SEARCHED])
 
 
 def _best(found: Codes, most: int = 2) -> Codes:

@@ -208,13 +208,10 @@ def distances(one: Prints, other: Prints) -> tuple[Floats, Codes]:
     return np.asarray(share, np.float32), view.astype(np.int64)
 
 
-def neighbours(
-    points: Floats, others: Floats, radius: float, most: int = NEIGHBOURS, slack: float = 0.0
-) -> Iterator[tuple[Codes, Codes]]:
+def neighbours(points: Floats, others: Floats, radius: float, most: int = NEIGHBOURS) -> Iterator[tuple[Codes, Codes]]:
     """Yield (rows of `points`, rows of `others`) of pairs at most `radius` apart, at most the nearest `most` of each point.
 
     Euclidean, on the first `SEARCHED` coordinates: further ones only lessen the number of pairs, and are the caller's to compare.
-    With `slack` only pairs at most `radius / (1 + slack)` apart are sure to be found; the others nearly always are, much sooner.
     """
     from scipy.spatial import cKDTree
 
@@ -224,9 +221,7 @@ def neighbours(
     tree = cKDTree(others[:, :SEARCHED], leafsize=24, balanced_tree=False)
     most = min(most, len(others))
     for start in range(0, len(points), QUERIES):
-        _, found = tree.query(
-            points[start : start + QUERIES, :SEARCHED], most, eps=slack, distance_upper_bound=radius, workers=-1
-        )
+        _, found = tree.query(points[start : start + QUERIES, :SEARCHED], most, distance_upper_bound=radius, workers=-1)
         found = np.asarray(found).reshape(-1, most)
         row, column = np.nonzero(found < len(others))
         yield row.astype(np.int64) + start, found[row, column].astype(np.int64)
