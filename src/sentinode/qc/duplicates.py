@@ -18,7 +18,7 @@ from sentinode.qc.landmarks import Landmarks, joined, landmarks, meetings
 from sentinode.qc.pixels import SAME, SAME_PART, align
 from sentinode.tiles.fingerprint import CHUNK, Codes, Prints, Tiles, fingerprints, is_blank, near_pairs
 from sentinode.tiles.passport import views_of
-from sentinode.tiles.store import Store, map_blocks, usable_cores
+from sentinode.tiles.store import Store, map_blocks, tile_reader, usable_cores
 
 COLUMNS = ("id_a", "id_b", "kind", "view", "dx", "dy", "distance", "label_a", "label_b", "conflict")
 """Columns of the table of pairs."""
@@ -129,13 +129,17 @@ def _alike(one: Seen, against: Seen | None, workers: int, progress: Progress) ->
     guesses = np.concatenate([whole, meetings(one.marks, None if against is None else against.marks, one.store.px, workers)])
     digests = (one.store.rows["digest"].to_numpy(str)[one.order], other.store.rows["digest"].to_numpy(str)[other.order])
     best: dict[tuple[int, int], Found] = {}
-    with progress.track("comparing pixels", len(guesses), "pairs") as tick:
+    with (
+        tile_reader(one.store) as read_one,
+        tile_reader(other.store) as read_other,
+        progress.track("comparing pixels", len(guesses), "pairs") as tick,
+    ):
         for a, b, turn, dy, dx in guesses.tolist():
             tick(1)
             key = (int(one.order[a]), int(other.order[b]))
             if digests[0][a] == digests[1][b] or (key in best and best[key][4:6] == (0, 0)):
                 continue
-            left, right = one.store.tiles[key[0]], other.store.tiles[key[1]]
+            left, right = read_one(key[0]), read_other(key[1])
             aligned = align(left, right, turn, dy, dx)
             limit = SAME if aligned.dy == aligned.dx == 0 else SAME_PART
             if aligned.distance > limit or (key in best and best[key][6] <= aligned.distance):

@@ -19,6 +19,8 @@ SAME_PART = 0.2
 """The same where one is shifted: less tissue has to speak for the pair, and more shifts are tried."""
 SURE = 0.05
 """Below this no better shift is looked for."""
+HOPELESS = 1.0
+"""From here on neither: what is unrelated lies around the square root of 2."""
 BLOCK = 4
 """Edge in pixels of the blocks whose means are compared; JPEG's noise and half a pixel of shift matter little to them."""
 LEAST_DEVIATION = 3.0
@@ -43,7 +45,8 @@ def align(one: Tiles, other: Tiles, view: int, dy: int, dx: int) -> Alignment:
     """
     seen = views_of(one)[view]
     first = Alignment(dy, dx, _apart(seen, other, dy, dx))
-    if dy == dx == 0 or first.distance <= SURE:  # a pixel off, real tissue is further apart than that: nine times fewer to try
+    # a pixel off, real tissue is further apart than SURE, and nearer than tiles that have nothing to do with each other
+    if dy == dx == 0 or not SURE < first.distance < HOPELESS:
         return first
     steps = [(up, left) for up in (-1, 0, 1) for left in (-1, 0, 1) if up or left]
     tried = [first, *(Alignment(dy + up, dx + left, _apart(seen, other, dy + up, dx + left)) for up, left in steps)]

@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -301,6 +302,23 @@ def stream_blocks(store: Store) -> Iterator[tuple[int, Tiles]]:
             if len(data) % tile_bytes:
                 raise StoreProblem(f"{len(store)} whole tiles in {shown(store.path)}", f"an end in tile {first}", "pack it again")
             yield first, np.frombuffer(data, np.uint8).reshape(-1, store.px, store.px, 3)
+
+
+@contextmanager
+def tile_reader(store: Store) -> Iterator[Callable[[int], Tiles]]:
+    """Yield what reads one tile by its row; plainly where the store maps its file: tiles taken here and there do not stay in memory."""
+    tiles = store.tiles
+    if not isinstance(tiles, np.memmap) or tiles.filename is None:
+        yield lambda row: tiles[row]
+        return
+    size = store.px * store.px * 3
+    with Path(tiles.filename).open("rb", buffering=0) as handle:
+
+        def read(row: int) -> Tiles:
+            handle.seek(tiles.offset + row * size)
+            return np.frombuffer(handle.read(size), np.uint8).reshape(store.px, store.px, 3)
+
+        yield read
 
 
 def map_blocks(
