@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sentinode.fit.record import with_calibration
+from sentinode.fit.record import command_of, with_calibration
 from sentinode.judge.recalibrate import Recalibration
 from sentinode.nets.trained import ModelFacts
 from sentinode.nets.transform import Preprocessing
@@ -23,3 +23,14 @@ def test_a_map_travels_in_shift_and_temperature() -> None:
 
 def test_no_map_changes_nothing() -> None:
     assert with_calibration(FACTS, taken("none", 1.0, 0.0)) is FACTS
+
+
+@pytest.mark.parametrize("program", ["/opt/bin/sentinode", "sentinode", "/lib/sentinode/__main__.py", "bin/sentinode.exe"])
+def test_a_command_is_kept_however_it_was_started(program: str) -> None:
+    told = ["train", "s.store", "--storage", "postgresql://me:secret@host/db"]
+    assert command_of([program, *told]) == ["sentinode", *told[:-1], "postgresql://me:***@host/db"]
+
+
+@pytest.mark.parametrize("program", ["notebook.py", "", "-c", "other/__main__.py"])
+def test_a_call_from_python_names_no_command(program: str) -> None:
+    assert command_of([program, "train"]) == ["python"]

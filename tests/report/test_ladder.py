@@ -2,8 +2,9 @@
 
 import copy
 import csv
-import html.parser
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from PIL import Image
 
 from sentinode.report import climb
 from sentinode.report.ladder import WIDE, compared, estimate, ladder_lines, minutes, number, verdict, write_ladder
+from tests.report import test_page
+from tests.report.browser import Browser, browser
+from tests.report.test_page import HOSTILE, Reader, read, words
 
 
 def figure(estimate: float, reach: float = 0.01) -> dict[str, Any]:
@@ -84,37 +88,25 @@ def ladder_values() -> dict[str, Any]:
     }
 
 
-class Reader(html.parser.HTMLParser):
-    """What a browser would fetch, run and show."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[str] = []
-        self.tags: list[str] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.asked += [str(value) for name, value in attrs if name in {"src", "href", "srcset", "data"}]
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
+def named(title: str) -> dict[str, Any]:
+    """Return a ladder with a rung, a warning and a command of this name."""
+    values = ladder_values()
+    values["rungs"][3]["title"] = values["warnings"][0] = values["command"][0] = title
+    return values
 
 
 def page(folder: Path, values: dict[str, Any]) -> Reader:
     write_ladder(folder, values)
-    reader = Reader()
-    reader.feed((folder / "ladder.html").read_text("utf-8"))
-    return reader
+    return read((folder / "ladder.html").read_text("utf-8"))
 
 
 def test_the_page_holds_all_and_asks_for_nothing(tmp_path: Path) -> None:
     values = ladder_values()
     reader = page(tmp_path, values)
-    text = " ".join(" ".join(reader.text).split())
+    text = words(reader)
     assert all(one.startswith("data:image/svg+xml;base64,") for one in reader.asked)
     assert len(reader.asked) == 1
-    assert "script" not in reader.tags
+    assert text.index("only 12 slides") < text.index("Rungs")
     for row in values["rungs"]:
         assert row["title"] in text
         assert estimate(row["test"]) in text
@@ -135,12 +127,28 @@ def test_the_page_holds_all_and_asks_for_nothing(tmp_path: Path) -> None:
 
 
 def test_names_from_data_are_escaped_in_page_and_picture(tmp_path: Path) -> None:
-    values, evil = ladder_values(), "<script>alert(1)</script> $x_"
-    values["rungs"][3]["title"] = values["warnings"][0] = values["command"][0] = evil
-    reader = page(tmp_path, values)
-    assert "script" not in reader.tags
-    assert evil in " ".join(reader.text)
-    assert "<script>" not in (tmp_path / "figures" / "ladder.svg").read_text("utf-8")
+    plain, reader = page(tmp_path / "plain", ladder_values()), page(tmp_path / "hostile", named(HOSTILE))
+    assert sorted(reader.tags) == sorted(plain.tags)
+    assert reader.attributes == plain.attributes
+    assert words(reader).count("{{7*7}}") >= 3
+    assert "<script>" not in (tmp_path / "hostile" / "figures" / "ladder.svg").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("profile")) as one:
+        yield one
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_opens_it_without_errors_at_any_width(tmp_path: Path, tab: Browser, width: int) -> None:
+    page(tmp_path, named(HOSTILE))
+    tab.open(tmp_path / "ladder.html", width=width, dark=width > 1000)
+    assert tab.said == []
+    assert [url for url in tab.asked if not url.startswith("data:")] == [(tmp_path / "ladder.html").resolve().as_uri()]
+    assert tab.value("Array.from(document.images).every(image => image.complete && image.naturalWidth > 0)")
+    assert tab.value(test_page.WIDE) <= width
+    assert len(re.findall(rb"/Type\s*/Page\b", tab.paper())) >= 2
 
 
 @pytest.mark.parametrize("cut", ["test", "study", "mistakes", "floor", "ensemble"])

@@ -76,8 +76,8 @@ def judged(found: Scores, name: str = "run 1") -> Judgement:
         "runs": [run],
         "saliency": MAPS,
     }
-    passport: dict[str, Any] = {"n": 240, "exact": 2, "turned": 0, "slides": 3, "chosen": 0}
-    passport |= {"examples": {"exact": [name, "other"], "turned": [], "slides": [name], "chosen": []}}
+    passport: dict[str, Any] = {"n": 240, "exact": 2, "turned": 0, "near": 4, "slides": 3, "slides_unknown": 7, "chosen": 0}
+    passport |= {"examples": {"exact": [name, "other"], "turned": [], "near": [name], "slides": [name], "chosen": []}}
     return dataclasses.replace(
         judgement,
         protocol="random tiles",
@@ -168,6 +168,17 @@ def test_the_page_holds_every_number_and_asks_for_nothing(place: Path) -> None:
     for said in ("sentinode evaluate 'tumour'", "800 tiles trained, 200 chose", "grouped split", "b" * 64, "TRIPOD+AI 1;", MAPS):
         assert said in text
     assert estimate(values["floor"]["auroc"]) in text
+    assert (
+        "re-encoded or slightly changed 4 of 240, such as tumour from a slide that was trained on 3 of 240, unknown of 7" in text
+    )
+
+
+def test_slides_that_are_not_known_are_not_none() -> None:
+    values = judged(scores()).as_dict()
+    values["passport"] |= {"slides": 0, "slides_unknown": 240}
+    text = words(read(page_text(values, Evidence({}, "", [], None))))
+    assert "from a slide that was trained on unknown: slides are not known" in text
+    assert "of 240 it is not known whether their slide is shared" in text
 
 
 def test_warnings_come_before_the_headline(place: Path) -> None:

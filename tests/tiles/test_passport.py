@@ -76,6 +76,7 @@ def test_contamination_counts_each_kind_once_and_names_it() -> None:
     table = rows_of(test, ["", "", "", "", "", "", slide, slide, "new", "new", "", ""], first=100)
     found = seen_of([split], table, marks_of(test, np.arange(len(test))))
     assert (found.n, found.exact, found.turned, found.chosen, found.slides) == (12, 3, 2, 1, 2)
+    assert found.slides_unknown == 8, "those without a slide of their own"
     assert found.is_contaminated
     assert found.examples == {
         "exact": ["t100", "t101", "t102"],
@@ -92,7 +93,15 @@ def test_clean_tiles_and_unknown_slides_are_no_contamination() -> None:
     split = with_passport(make_split(rows_of(seen, [""] * 20), "random"), seen)
     found = seen_of([split], rows_of(fresh, [""] * 8), marks_of(fresh, np.arange(len(fresh))))
     assert not found.is_contaminated
+    assert found.slides_unknown == 8
     assert found.warnings() == []
+
+
+def test_a_training_tile_of_an_unknown_slide_leaves_open_whether_slides_are_shared() -> None:
+    seen, fresh = tiles(20), tiles(4, seed=5)
+    split = with_passport(make_split(rows_of(seen, ["a"] * 10 + [""] * 10), "random"), seen)
+    found = seen_of([split], rows_of(fresh, ["a", "a", "b", ""]), marks_of(fresh, np.arange(4)))
+    assert (found.slides, found.slides_unknown) == (2, 2)
 
 
 def test_the_passport_needs_the_stores_of_the_split() -> None:

@@ -117,8 +117,15 @@ def record(job: "Job", found: dict[str, Any]) -> dict[str, Any]:
         "weights": {name: job.facts.training.get(name, "") for name in ("weights", "weights_digest", "guard")},
         "machine": dataclasses.asdict(probe()),
         "versions": versions() | {"python": platform.python_version()},
-        "command": [Path(sys.argv[0]).name, *map(masked, sys.argv[1:])] if Path(sys.argv[0]).name == "sentinode" else ["python"],
+        "command": command_of(sys.argv),
     }
+
+
+def command_of(argv: list[str]) -> list[str]:
+    """Return the command that was typed, as `sentinode` or `python -m sentinode`; ["python"] where it was called from Python."""
+    program = Path(argv[0])
+    typed = program.stem == "sentinode" or program.parts[-2:] == ("sentinode", "__main__.py")
+    return ["sentinode", *map(masked, argv[1:])] if typed else ["python"]
 
 
 def versions() -> dict[str, str]:

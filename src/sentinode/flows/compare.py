@@ -210,7 +210,7 @@ def warnings_of(given: Sequence[Given], provenance: dict[str, Provenance]) -> li
 
 def write_results(folder: Path, given: Sequence[Given], floor: Floats | None, comparison: Comparison) -> None:
     """Write scores.parquet (a probability column an input), the picture, the page, and comparison.json last."""
-    from sentinode.report.comparison import write_comparison
+    from sentinode.report.comparison import comparison_picture, write_comparison
     from sentinode.report.contest import write_page
 
     write_json(folder / "unfinished.json", {"command": "compare"})
@@ -219,8 +219,9 @@ def write_results(folder: Path, given: Sequence[Given], floor: Floats | None, co
     first = given[0].scores.table[["id", "group", "label", "logit", "probability"]]
     named = {f"probability_{number}": one.name for number, one in enumerate(given, 1)}
     write_scores(folder / "scores.parquet", Scores(first.assign(**columns), {"columns": named}))
-    picture = next(path for path in write_comparison(folder / "figures", comparison.as_dict()) if path.suffix == ".svg")
+    values = comparison.as_dict()
+    write_comparison(folder / "figures", values)
     spreads = {name: one.spread.lines() for name, one in comparison.provenance.items() if one.spread}
-    write_page(folder / "report.html", comparison.as_dict(), spreads, comparison.plans(), picture.read_bytes())
-    write_json(folder / "comparison.json", comparison.as_dict())
+    write_page(folder / "report.html", values, spreads, comparison.plans(), comparison_picture(values))
+    write_json(folder / "comparison.json", values)
     (folder / "unfinished.json").unlink()

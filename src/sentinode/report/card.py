@@ -97,9 +97,10 @@ def partition(values: Values) -> str:
     split = each(values, lambda run: f"{run['split']} split in training" if run.get("split") else "")
     if not seen:
         return f"Protocol {values['protocol']}."
-    checked = (
-        f"{seen['exact']:,} equal tiles, {seen['turned']:,} turned ones, {seen['slides']:,} tiles of shared slides were found"
-    )
+    checked = f"{seen['exact']:,} equal tiles, {seen['turned']:,} turned and {seen['near']:,} re-encoded ones"
+    checked += f", {seen['slides']:,} tiles of shared slides were found"
+    if seen["slides_unknown"]:
+        checked += f"; of {seen['slides_unknown']:,} it is not known whether their slide is shared"
     return f"Protocol {values['protocol']}; {split + '; ' if split else ''}of {seen['n']:,} test tiles, {checked}."
 
 

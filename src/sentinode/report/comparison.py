@@ -6,12 +6,26 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from sentinode.errors import UndefinedScore, shown
-from sentinode.report.style import FLOOR, MODEL, POSITIVE, QUIET, caption, look, new_figure, save
+from sentinode.report.style import (
+    FLOOR,
+    MODEL,
+    PHONE_IN,
+    POSITIVE,
+    QUIET,
+    as_bytes,
+    caption,
+    in_both_lights,
+    look,
+    new_figure,
+    save,
+)
 
 MOST = 24
 """Contestants that are drawn; more are not legible."""
 MOST_WARNINGS = 5
 """Warnings that stand under the picture."""
+NAME = 40
+"""Letters of a name at most."""
 WIDTH = 96
 """Letters in a line under the picture."""
 
@@ -36,21 +50,39 @@ def write_comparison(folder: Path, comparison: dict[str, Any]) -> list[Path]:
     UndefinedScore
         If there is no contestant.
     """
-    if not comparison["contestants"]:
-        raise UndefinedScore("at least one contestant to draw", "none", "compare some runs first")
-    drawn = list(comparison["contestants"].items())[:MOST]
+    drawn = drawn_of(comparison)
     text = note(comparison, len(drawn))
     n_lines = sum(1 + len(line) // WIDTH for line in text.splitlines())
     with look():
-        figure = new_figure((6.2, 1.5 + 0.42 * len(drawn) + 0.14 * n_lines))
+        figure = new_figure((6.2, 1.3 + 0.5 * len(drawn) + 0.14 * n_lines))
         axes = figure.add_subplot()
         draw_contestants(axes, drawn)
         caption(axes, text, width=WIDTH)
         return save(figure, folder, "comparison")
 
 
+def comparison_picture(comparison: dict[str, Any]) -> bytes:
+    """Return the picture of `write_comparison` as SVG, without its caption: for a page that says it all once.
+
+    It is as wide as a phone and turns dark where the page around it does.
+    """
+    drawn = drawn_of(comparison)
+    with look():
+        figure = new_figure((PHONE_IN[0], 0.8 + 0.5 * len(drawn)))
+        draw_contestants(figure.add_subplot(), drawn)
+        return in_both_lights(as_bytes(figure, "svg"))
+
+
+def drawn_of(comparison: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the contestants that are drawn, with their names."""
+    if not comparison["contestants"]:
+        raise UndefinedScore("at least one contestant to draw", "none", "compare some runs first")
+    return list(comparison["contestants"].items())[:MOST]
+
+
 def draw_contestants(axes: Axes, drawn: list[tuple[str, dict[str, Any]]]) -> None:
-    """Draw one line a contestant from the top: interval, estimate (single runs of a recipe as ticks), letters at the right."""
+    """Draw one line a contestant from the top: name, below it interval and estimate (runs of a recipe as ticks), letters at the right."""
+    names = [name for name, _ in drawn]
     for at, (_, one) in enumerate(drawn):
         auroc, is_floor = one["auroc"], one["kind"] == "floor"
         colour = POSITIVE if one["contaminated"] else FLOOR if is_floor else MODEL
@@ -60,10 +92,12 @@ def draw_contestants(axes: Axes, drawn: list[tuple[str, dict[str, Any]]]) -> Non
         axes.plot(cells, [at] * len(cells), color="black", marker="|", ms=9, ls="none")
         text = f"{auroc['estimate']:.3f}  {one['rank']}"
         axes.annotate(text, (1.01, at), xycoords=("axes fraction", "data"), va="center")
+        name = shown(names[at], NAME)[1:-1] + (" (contaminated)" if one["contaminated"] else "")
+        axes.annotate(name, (0.01, at - 0.32), xycoords=("axes fraction", "data"), va="center", fontsize=8.5, parse_math=False)
     axes.axvline(0.5, color=QUIET, lw=1, ls=":")
-    names = [shown(name, 26)[1:-1] + (" (contaminated)" if one["contaminated"] else "") for name, one in drawn]
-    axes.set_yticks(range(len(drawn)), names, parse_math=False)
-    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    axes.set_yticks(range(len(drawn)), [""] * len(drawn))
+    axes.tick_params("y", length=0)
+    axes.set_ylim(len(drawn) - 0.6, -0.65)
     lowest = min(one["auroc"]["low"] for _, one in drawn)
     axes.set_xlim(min(0.49, lowest - 0.01) if lowest < 0.6 else lowest - 0.02, 1.0)
     axes.set(xlabel="AUROC, 95 % interval", title="Who is told apart")

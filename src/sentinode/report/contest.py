@@ -19,7 +19,8 @@ def verdict(values: Values) -> str:
     tied = [name for name in names[1:] if set(values["contestants"][name]["rank"]) & set(best["rank"])]
     behind = len(names) - 1 - len(tied)
     if not tied:
-        return f"It is told apart from all {behind} others." if behind > 1 else "It is told apart from the other."
+        others = {1: "the other", 2: "both others"}.get(behind, f"all {behind} others")
+        return f"It is told apart from {others}."
     told = f"Not told apart from it: {', '.join(tied)}."
     return told if not behind else f"{told} Behind it: {behind}."
 

@@ -1,6 +1,5 @@
 """The ladder as a reader meets it: a table for the terminal and for programs, and the page that holds it all."""
 
-import base64
 import csv
 import io
 import textwrap
@@ -10,6 +9,8 @@ from typing import Any
 
 from sentinode.errors import shown
 from sentinode.report.climb import write_climb
+from sentinode.report.html import embedded, rendered
+from sentinode.report.style import in_both_lights
 from sentinode.run import write_bytes
 
 HEAD = ("rung", "valid AUROC (95 %)", "test AUROC (95 %)", "minutes", "train/s", "predict/s", "MB", "weights")
@@ -199,18 +200,16 @@ def write_csv(path: Path, values: Values) -> None:
 
 def write_page(path: Path, values: Values, picture: bytes) -> None:
     """Write the page: one file that needs no network, light or dark, with the picture inside."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    room = Environment(loader=PackageLoader("sentinode.report"), autoescape=True, undefined=StrictUndefined)
-    room.filters |= {"estimate": estimate, "shown": shown}
-    text = room.get_template("ladder.html").render(
-        values=values,
+    text = rendered(
+        "ladder.html",
+        values | {"record": {"versions": values["versions"]}},
+        told=estimate,
         rungs=[(row, cells(row), verdict(row), compared(row)) for row in values["rungs"]],
         head=HEAD,
         candidates=[candidate_cells(row, values) for row in values["ensemble"]["candidates"]] if values["ensemble"] else [],
         candidate_head=candidate_head(values) if values["ensemble"] else (),
         parts=[*judged_lines(values), *backbone_lines(values)],
-        picture=base64.b64encode(picture).decode(),
+        picture=embedded(in_both_lights(picture)),
     )
     write_bytes(path, text.encode())
 

@@ -105,7 +105,8 @@ class Contamination:
 
     `exact` counts test tiles equal to a training tile, `turned` those equal only after a rotation or reflection, `near` those that
     are a training tile re-encoded or slightly changed and neither of these, `slides` test tiles from a slide that trained, `chosen`
-    those in valid (they chose epoch and threshold) and not already counted. `unchecked` counts training and valid tiles of runs
+    those in valid (they chose epoch and threshold) and not already counted. `slides_unknown` counts test tiles that may be from a
+    slide that trained: their own is not known, or that of some training tile. `unchecked` counts training and valid tiles of runs
     whose split.parquet has no fingerprints yet: near copies of these were not looked for.
     """
 
@@ -114,6 +115,7 @@ class Contamination:
     turned: int
     near: int
     slides: int
+    slides_unknown: int
     chosen: int
     unchecked: int
     examples: dict[str, list[str]]
@@ -130,7 +132,7 @@ class Contamination:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts and examples for judgement.json."""
-        counts = ("n", "exact", "turned", "near", "slides", "chosen", "unchecked")
+        counts = ("n", "exact", "turned", "near", "slides", "slides_unknown", "chosen", "unchecked")
         return {name: getattr(self, name) for name in counts} | {"examples": self.examples}
 
     def warnings(self) -> list[str]:
@@ -194,7 +196,9 @@ def seen_of(splits: Iterable[Split], rows: pd.DataFrame, marks: Marks) -> Contam
     turned = turned_digests.isin(set(train["dihedral_digest"]) - {""}) & ~exact
     near = _near(marks.prints, train, rows) & ~exact & ~turned
     groups = pd.Series(true_slides(rows["group"].to_numpy()), index=rows.index, dtype=str)
-    slides = groups.isin(set(true_slides(train["group"].to_numpy()).tolist()) - {""})
+    trained = set(true_slides(train["group"].to_numpy()).tolist())
+    slides = groups.isin(trained - {""})
+    unknown = int((~slides if "" in trained else groups == "").sum())
     in_valid = rows["digest"].isin(valid["digest"]) | turned_digests.isin(set(valid["dihedral_digest"]) - {""})
     chosen = (in_valid | _near(marks.prints, valid, rows)) & ~exact & ~turned & ~near
     kinds = {"exact": exact, "turned": turned, "near": near, "slides": slides, "chosen": chosen}
@@ -204,9 +208,8 @@ def seen_of(splits: Iterable[Split], rows: pd.DataFrame, marks: Marks) -> Contam
     }
     seen = tables["part"] != "unused"
     unchecked = int((tables["near"][seen] == b"").sum())
-    return Contamination(
-        n=len(rows), unchecked=unchecked, examples=examples, **{kind: int(mask.sum()) for kind, mask in kinds.items()}
-    )
+    counts = {kind: int(mask.sum()) for kind, mask in kinds.items()}
+    return Contamination(n=len(rows), slides_unknown=unknown, unchecked=unchecked, examples=examples, **counts)
 
 
 def _near(prints: Prints, part: pd.DataFrame, rows: pd.DataFrame) -> "pd.Series[bool]":
