@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from sentinode.errors import UndefinedScore
-from sentinode.report.comparison import MOST, note, write_comparison
+from sentinode.report.comparison import MOST, comparison_picture, note, write_comparison
+from sentinode.report.style import auroc_axis, new_figure
 
 
 def comparison(n: int = 3, **more: Any) -> dict[str, Any]:
@@ -57,3 +58,23 @@ def test_long_warnings_leave_room_for_the_picture(tmp_path: Path) -> None:
 def test_nobody_to_draw_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UndefinedScore, match="at least one contestant to draw; found none; compare some runs first"):
         write_comparison(tmp_path, comparison(0))
+    with pytest.raises(UndefinedScore):
+        comparison_picture(comparison(0))
+
+
+@pytest.mark.parametrize("lowest", [0.999, 0.7, 0.3, 0.0])
+def test_a_mark_at_either_end_is_not_cut_off(lowest: float) -> None:
+    figure = new_figure()
+    axes = figure.add_subplot()
+    auroc_axis(axes, lowest)
+    figure.draw_without_rendering()
+    inside, radius = axes.get_window_extent(), 3.5 * figure.dpi / 72
+    assert axes.transData.transform((1.0, 0))[0] + radius <= inside.x1
+    assert axes.transData.transform((lowest, 0))[0] >= inside.x0
+
+
+def test_the_picture_of_the_page_says_nothing_twice_and_turns_dark() -> None:
+    text = comparison_picture(comparison()).decode()
+    assert "only 12 slides" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "&lt;m0&gt; $x$" in text

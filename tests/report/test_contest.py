@@ -90,7 +90,7 @@ def test_the_page_holds_every_contestant_pair_and_plan_and_asks_for_nothing(plac
     for pair in values["pairs"]:
         difference, told = pair["difference"], "told apart" if pair["told_apart"] else "not told apart"
         ends = f"{difference['estimate']:+.4f} {difference['low']:+.4f} to {difference['high']:+.4f}"
-        assert f"{pair['first']} less {pair['second']} {ends} {pair['p']:.2g} {pair['p_holm']:.2g} {told}" in text
+        assert f"{pair['first']} less {pair['second']} {told} {ends} {pair['p_holm']:.2g} {pair['p']:.2g}" in text
     assert found.plans()
     for said in (*found.plans(), *values["warnings"], values["rule"], "sentinode compare 'model'", "Not a medical device"):
         assert said in text

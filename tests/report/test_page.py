@@ -208,7 +208,13 @@ def test_without_floor_slides_runs_or_mistakes_the_page_says_so() -> None:
     judgement = judge_scores(Scores(table.drop(columns="floor_probability")), resamples=100)
     nobody = Gallery(np.zeros((0, 9, 9, 3), np.uint8), [], [], np.zeros(0, np.int64), np.zeros(0), None, "", 0)
     text = words(read(page_text(judgement.as_dict(), Evidence({}, "", [], nobody))))
-    for said in ("No colour floor is known", "none can be named", "No tile is called wrong", "Unknown: predictions came without"):
+    for said in (
+        "Judgement of given scores",
+        "No colour floor is known",
+        "none can be named",
+        "No tile is called wrong",
+        "Unknown: predictions came without",
+    ):
         assert said in text
     assert "None are shown" in words(read(page_text(judgement.as_dict(), Evidence({}, "", [], None))))
 

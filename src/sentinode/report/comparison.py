@@ -13,6 +13,7 @@ from sentinode.report.style import (
     POSITIVE,
     QUIET,
     as_bytes,
+    auroc_axis,
     caption,
     in_both_lights,
     look,
@@ -98,9 +99,8 @@ def draw_contestants(axes: Axes, drawn: list[tuple[str, dict[str, Any]]]) -> Non
     axes.set_yticks(range(len(drawn)), [""] * len(drawn))
     axes.tick_params("y", length=0)
     axes.set_ylim(len(drawn) - 0.6, -0.65)
-    lowest = min(one["auroc"]["low"] for _, one in drawn)
-    axes.set_xlim(min(0.49, lowest - 0.01) if lowest < 0.6 else lowest - 0.02, 1.0)
-    axes.set(xlabel="AUROC, 95 % interval", title="Who is told apart")
+    auroc_axis(axes, min(one["auroc"]["low"] for _, one in drawn))
+    axes.set_title("Who is told apart")
 
 
 def note(comparison: dict[str, Any], drawn: int) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sentinode.errors import shown
-from sentinode.report.style import FLOOR, MODEL, caption, look, new_figure, save
+from sentinode.report.style import FLOOR, MODEL, auroc_axis, caption, look, new_figure, save
 
 WIDTH = 80
 """Letters in a line under the picture."""
@@ -29,8 +29,8 @@ def write_folds(folder: Path, values: dict[str, Any]) -> list[Path]:
         axes.axhline(len(rows) - 1.5, color="black", lw=0.8)
         axes.set_yticks(range(len(rows)), [shown(name, 26)[1:-1] for name, _, _ in rows], parse_math=False)
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlim(max(0.0, lowest - 0.02), 1.0)
-        axes.set(xlabel="AUROC, 95 % interval", ylabel="held out")
+        auroc_axis(axes, lowest)
+        axes.set_ylabel("held out")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
         caption(axes, text, width=WIDTH)
         return save(figure, folder, "folds")

@@ -64,6 +64,12 @@ def new_figure(size: tuple[float, float] = PHONE_IN) -> Figure:
     return figure
 
 
+def auroc_axis(axes: Axes, lowest: float) -> None:
+    """Let the horizontal axis reach from below `lowest`, a chance line included where it is near, to 1 with room for a whole mark."""
+    left = max(0.0, min(0.49, lowest - 0.01) if lowest < 0.6 else lowest - 0.02)
+    axes.set(xlim=(left, 1 + 0.03 * (1 - left)), xlabel="AUROC, 95 % interval")
+
+
 def caption(axes: Axes, text: str, width: int = 66) -> None:
     """Put a small text under the picture; it may hold any characters."""
     lines = "\n".join(line for part in text.splitlines() for line in textwrap.wrap(part, width))
