@@ -9,6 +9,7 @@ settings; it has no switch for reduced precision. TIAToolbox lives in an environ
 """
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from benchmarks.peers import class_folders
 from benchmarks.records import Record, conditions, figure
 from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker, serve
+from sentinode.machine.memory import MALLOC_SETTINGS
 
 VIEWS = 8
 """Of our side."""
@@ -71,7 +73,11 @@ def measure(options: argparse.Namespace) -> Record:
         workers = {}
         for variant in VARIANTS:
             if variant.startswith("tia"):
-                words = ["--folder", str(folder), *(["--switches"] if variant == "tia-switches" else [])]
+                words = [
+                    "--folder",
+                    str(folder),
+                    *(["--switches", json.dumps(MALLOC_SETTINGS)] if variant == "tia-switches" else []),
+                ]
                 workers[variant] = stack.enter_context(
                     Worker("benchmarks.tia_peer", *words, python=str(python_of(options.environment)))
                 )

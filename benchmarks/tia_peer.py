@@ -1,9 +1,12 @@
 """TIAToolbox's PatchPredictor over a folder of image files. A child in an environment of its own.
 
-The network is its own CNNModel("resnet18") with random weights, its preprocessing that of its networks for PCam.
+It imports nothing of ours but this folder. The network is its own CNNModel("resnet18") with random weights, its preprocessing that of
+its networks for PCam.
 """
 
 import argparse
+import ctypes
+import json
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +19,11 @@ BATCH, WORKERS = 64, 2
 """With every switch set; its defaults are 8 and 0."""
 
 
-def predictor(*, switches: bool) -> Any:
-    """Return the engine, on the CPU: with its defaults, or with a larger batch, loader processes and our allocator settings."""
+def predictor(switches: dict[str, int] | None) -> Any:
+    """Return the engine, on the CPU: with its defaults, or with a larger batch, loader processes and these settings of `mallopt`."""
     import_torchvision()
-    if switches:
-        from sentinode.machine.memory import set_allocator
-
-        set_allocator()
+    for name, value in (switches or {}).items():
+        ctypes.CDLL(None).mallopt(int(name), value)
     from tiatoolbox.models.architecture.vanilla import CNNModel
     from tiatoolbox.models.dataset.classification import predefined_preproc_func
     from tiatoolbox.models.engine.patch_predictor import PatchPredictor
@@ -36,9 +37,9 @@ def predictor(*, switches: bool) -> Any:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--folder", type=Path, required=True)
-    options.add_argument("--switches", action="store_true")
+    options.add_argument("--switches", type=json.loads, metavar="MALLOPT", help="set every switch; the allocator's as JSON")
     chosen = options.parse_args()
-    engine = predictor(switches=chosen.switches)
+    engine = predictor(chosen.switches)
     from tiatoolbox.models.engine.io_config import IOPatchPredictorConfig
 
     config = IOPatchPredictorConfig(
