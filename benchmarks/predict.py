@@ -26,7 +26,7 @@ from sentinode.machine.memory import MALLOC_SETTINGS
 
 VIEWS = 8
 """Of our side."""
-TILES, QUICK_TILES = 512, 64
+TILES, QUICK_TILES = 2000, 64
 """Tiles that are scored."""
 VARIANTS = {
     "auto": "sentinode predict RUN FOLDER --views 8 --precision auto",
