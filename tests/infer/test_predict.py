@@ -193,8 +193,8 @@ def test_a_run_needs_only_its_weights_and_model_json(place: Place, tmp_path: Pat
     bare.mkdir()
     for name in ("model.json", "model.safetensors"):
         shutil.copy(place.runs[0] / name, bare / name)
-    whole = predict(place.runs[0], place.store.path, out=tmp_path / "a.csv", precision="auto", quiet=True)
-    alone = predict(bare, place.store.path, out=tmp_path / "b.csv", precision="auto", quiet=True)
+    whole = predict(place.runs[0], place.store.path, out=tmp_path / "a.csv", quiet=True)
+    alone = predict(bare, place.store.path, out=tmp_path / "b.csv", quiet=True)
     assert alone.table["logit"].tolist() == whole.table["logit"].tolist()
 
 
