@@ -16,14 +16,14 @@ PEAK_S = 1.0
 """Seconds that the convolution peak is measured after each epoch."""
 
 
-def open_feed(store: Path, limit: int | None = None) -> Any:
+def open_feed(store: Path) -> Any:
     """Return the resident feed of a store's labelled tiles, as training makes it; the store is opened by its public format."""
     import torch
 
     from sentinode.fit.feed import Feed
 
     labels = pd.read_parquet(store / "rows.parquet", columns=["label"])["label"].to_numpy()
-    rows = np.flatnonzero(labels >= 0)[:limit]
+    rows = np.flatnonzero(labels >= 0)
     tiles = torch.from_numpy(np.load(store / "tiles.npy", mmap_mode="r")[rows])
     return Feed(tiles, np.arange(len(rows)), torch.from_numpy(labels[rows].astype(np.float32)))
 
@@ -76,7 +76,7 @@ def training(
 
     changes = {"colour": 0.0} if recipe == "peer" else {}
     settings = resolved(settings_from(TrainSettings, None, {"precision": precision, "batch": BATCH, **changes}))
-    feed = open_feed(store, None if steps is None else steps * BATCH)
+    feed = open_feed(store)
     transform = Transform(Preprocessing(MEAN, STD), 96)
 
     trial = placed(build(settings.model, {"dropout": settings.dropout}), "cpu")
@@ -95,7 +95,7 @@ def training(
         nonlocal epoch
         epoch += 1
         start, seen, loss = time.perf_counter(), state.tiles_seen, state.loss_sum
-        for batch in feed.batches(epoch_order(len(feed), BATCH, 0, epoch)):
+        for batch in feed.batches(epoch_order(len(feed), BATCH, 0, epoch)[:steps]):
             take_step(state, batch, transform, settings, plan)
         seconds, n = time.perf_counter() - start, state.tiles_seen - seen
         peak = convolution_peak("cpu", plan.precision, PEAK_S)

@@ -29,10 +29,12 @@ def clock_of(doc: str) -> str:
     return " ".join(doc.split("\n\n")[1].split()).removeprefix("Inside the clock is ")
 
 
-def finish(record: Record, options: argparse.Namespace) -> None:
-    """Print the record's page; keep the record, but that of a quick run only in a folder of its own."""
+def finish(record: Record, options: argparse.Namespace) -> Path | None:
+    """Print the record's page; keep the record, but that of a quick run only in a folder of its own; return where it is kept."""
     print("\n" + page(record))
     if options.quick and options.records == RECORDS:
         print("a quick run: no record is written")
-    else:
-        print(f"record: {write_record(record, options.records)}")
+        return None
+    folder = write_record(record, options.records)
+    print(f"record: {folder}")
+    return folder

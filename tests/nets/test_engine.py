@@ -106,6 +106,23 @@ def test_reduced_forms_stay_near(name: str) -> None:
     assert disagreement(result, expected) < BOUNDS["bf16"] / 2
 
 
+@pytest.mark.parametrize("name", REDUCED)
+def test_a_head_that_is_handed_fp32_has_reduced_forms_too(name: str) -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = Network(), nn.Linear(16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(self.body(x).float())
+            return y
+
+    module, x = lived_in(Pooled()), some_input(8)
+    with torch.no_grad():
+        expected = module(x)
+    assert disagreement(made(module, name, x)(x), expected) < BOUNDS["bf16"] / 2
+
+
 @pytest.mark.parametrize("name", FULL + REDUCED)
 def test_fewer_and_more_tiles_than_the_example_give_the_same_rows(name: str) -> None:
     module, x = lived_in(Network()), some_input(7)

@@ -59,12 +59,16 @@ def eager(module: nn.Module, precision: str) -> Call:
 
 
 def halved(module: nn.Module) -> Call:
-    """Return `module` with weights and maps in bf16 throughout: autocast would convert the weights again for each batch."""
+    """Return `module` with weights and maps in bf16 throughout: autocast would convert the weights again for each batch.
+
+    Autocast is on all the same, for a head that is handed features in fp32.
+    """
     model = copy.deepcopy(module).to(torch.bfloat16)
 
     @torch.inference_mode()
     def call(x: Tensor) -> Tensor:
-        return model(x.to(torch.bfloat16)).float()  # type: ignore[no-any-return]
+        with arithmetic(x.device, "bf16"):
+            return model(x.to(torch.bfloat16)).float()  # type: ignore[no-any-return]
 
     return call
 
