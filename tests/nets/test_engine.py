@@ -263,6 +263,35 @@ def test_few_tiles_are_not_worth_a_choice() -> None:
     assert "openvino bf16 left out (not tried" in found.reasons
 
 
+def test_other_forms_in_fp32_are_not_tried_where_less_is_faster_by_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lasting(seconds: float) -> Call:
+        def call(x: Tensor) -> Tensor:
+            time.sleep(seconds)
+            return x.mean((1, 2, 3))
+
+        return call
+
+    made = {"eager fp32": lambda: lasting(0.2), "eager bf16": lambda: lasting(0.01), "frozen fp32": lambda: lasting(0.0)}
+    monkeypatch.setattr(engine, "forms", lambda *_: made)
+    hurried = fastest(lived_in(SimpleCNN()), some_input(4), tiles=1_000_000)
+    assert hurried.name == "eager bf16"
+    assert "frozen fp32 left out (not tried: less precision is faster by far)" in hurried.reasons
+    assert fastest(lived_in(SimpleCNN()), some_input(4)).name == "frozen fp32", "without a number of tiles, all are tried"
+
+
+def test_openvino_is_not_begun_with_where_converting_takes_longer_than_choosing_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(x: Tensor) -> Tensor:
+        time.sleep(0.1)
+        return x.mean((1, 2, 3))
+
+    def never() -> Call:
+        raise AssertionError("it was converted")
+
+    monkeypatch.setattr(engine, "forms", lambda *_: {"eager fp32": lambda: call, "openvino fp32": never})
+    found = fastest(lived_in(SimpleCNN()), some_input(4), tiles=4 * 20)  # two seconds of work: less than converting takes
+    assert "openvino fp32 left out (not tried: too few tiles to pay for it)" in found.reasons
+
+
 def test_an_unknown_form_is_an_error_in_three_parts() -> None:
     with pytest.raises(MachineProblem) as caught:
         named("openvino fp23", SimpleCNN(), some_input(2))
