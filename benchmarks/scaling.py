@@ -2,8 +2,8 @@
 
 Inside the clock is, of `pack`, reading and checking every TIFF of a Kaggle folder; of `train`, steps of the simple CNN on batches drawn
 from all tiles, which are held in memory (at most 150 steps; feed, augmentation and optimiser included, validation not); of
-`predict`, a whole table of scores over one view, the network's loading included. Random tiles, which take the time of real ones. Each measurement is
-a process of its own, kept on its cores by the system before torch is imported.
+`predict`, a whole table of scores over one view, the network's loading included. Random tiles, which take the time of real ones.
+Each measurement is a process of its own, kept on its cores by the system before torch is imported.
 """
 
 import argparse
