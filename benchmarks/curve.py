@@ -7,7 +7,8 @@ stratified share of the tiles that may train, and each lies inside the next larg
 The line through the sizes, AUROC against the logarithm of the tiles, says how many tiles a bar takes. It is generous: with few tiles
 a training of equal epochs takes few steps, so that the line is steeper than a converged one.
 
-What is in --out already is gone on with, not trained again.
+What is in --out already is gone on with, not trained again. With --from-ladder the point of all tiles is that of the newest record of
+the suite `ladder`, whose runs have the same settings and split; it may come from another machine.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.records import Figure, Record, conditions
+from benchmarks.records import Figure, Record, conditions, latest
 from benchmarks.suite import clock_of, finish, parser
 from sentinode.run import read_json, write_json
 
@@ -65,6 +66,13 @@ def logits_of(run: Path, judge: Path, views: int) -> Floats:
     return scores.table["logit"].to_numpy(np.float64)
 
 
+def ladder_row(ladder: Record, name: str) -> dict[str, Any]:
+    """Return the point of all tiles as a ladder's record has it: each rung judged over all the views that an ensemble would use."""
+    rung = next(row for row in ladder.raw["ensemble"][0]["candidates"] if row["name"] == name)
+    n, seconds = ladder.raw["mistakes"][0]["n_train"], 60 * rung["minutes"]
+    return {"share": SHARES[-1], "seed": 0, "n": n, "seconds": seconds, "test": rung["test"], "valid": rung["valid"]}
+
+
 def gain_of(tiles: list[int], aurocs: list[float]) -> float:
     """Return the gain of AUROC by a doubling of the tiles, of the least-squares line."""
     return float(np.polyfit(np.log2(np.array(tiles, float)), np.array(aurocs), 1)[0])
@@ -97,7 +105,8 @@ def measure(options: argparse.Namespace) -> Record:
     for name in options.networks:
         raw[name], whole = [], []
         more = seeds[1:] if name in TOGETHER else ()
-        for share, seed in [(share, 0) for share in SHARES] + [(SHARES[-1], seed) for seed in more]:
+        points = [(share, 0) for share in SHARES] + [(SHARES[-1], seed) for seed in more]
+        for share, seed in [point for point in points if not (options.from_ladder and point[0] == SHARES[-1])]:
             run, minutes = trained(name, share, seed, store, home, options)
             record = read_json(run / "run.json")
             logits = logits_of(run, judge, VIEWS[name])
@@ -107,6 +116,7 @@ def measure(options: argparse.Namespace) -> Record:
             raw[name].append(row)
             whole += [logits] if share == SHARES[-1] else []
             print(f"  {name} {row['n']} tiles, seed {seed}: {row['test']['estimate']:.4f}, {minutes:.1f} minutes", flush=True)
+        raw[name] += [ladder_row(latest("ladder"), name)] if options.from_ladder else []
         figures |= figures_of(name, raw[name], judged(np.mean(whole, axis=0)) if len(whole) > 1 else None)
     return Record(
         suite="curve",
@@ -146,6 +156,9 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True, help="folder of the runs; an unfinished one is gone on with")
     options.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS), help="what is trained")
     options.add_argument("--seeds", type=int, choices=(1, 2, 3), default=3, help="trainings on all tiles")
+    options.add_argument(
+        "--from-ladder", action="store_true", help="take the point of all tiles from the newest record of `ladder`"
+    )
     options.add_argument("--note", action="append", default=[], help="a sentence for the record's page")
     chosen = options.parse_args()
     finish(measure(chosen), chosen)
