@@ -133,7 +133,7 @@ def measure(options: argparse.Namespace) -> Record:
         conditions=started,
         notes=[
             "Blank tiles (contrast below 4 grey levels) are known by their bytes alone, and count as missed where these have changed.",
-            f"Shifts are of tiles cut to {CUT_PX} px. Overlapping fields of view are no business of the passport but of audit --against.",
+            f"Shifts are of tiles cut to {CUT_PX} px. Overlapping fields of view are not what the passport looks for; audit --against is.",
         ],
     )
 

@@ -11,6 +11,7 @@ from sentinode.flows.ladder import Ladder, ladder
 from sentinode.flows.members import Ensemble, Member, against_best, chosen_members, facts_of_ensemble, member_of, weighed
 from sentinode.flows.rungs import Climbed, Part, part_of, settings_of
 from sentinode.judge.picking import pick_members
+from sentinode.judge.statement import slides_of
 from sentinode.nets.trained import load
 from sentinode.scores import read_scores
 from sentinode.settings import LadderSettings, TrainSettings
@@ -131,7 +132,7 @@ def test_it_is_said_whether_fitted_weights_would_beat_the_plain_mean() -> None:
 
 def test_where_weights_cannot_be_weighed_it_is_said_why() -> None:
     made, parts = made_of({"a": 1.0, "b": 1.0})
-    one = Part("valid", parts[0].store, np.array([0, 1, 3, 5]), parts[0].slides)
+    one = Part("valid", parts[0].store, np.array([0, 1, 3, 5]), slides_of(np.full(4, "")))
     views = [np.array([-1.0, 1, 2, 3]), np.array([-1.1, 1, 2, 3])]
     members = [climbed_with(name, [one], [values], [values]) for name, values in zip("ab", views, strict=True)]
     found, said = weighed(Ensemble(made.rung, tuple(members), made.picking), one, 0)

@@ -40,8 +40,8 @@ def test_the_weights_are_those_of_scikit_learns_regression() -> None:
 
 
 def test_no_weight_is_negative_and_separated_classes_have_finite_ones() -> None:
-    labels, members, _ = drawn((1.0,))
-    against = fit_weights(labels, np.stack([members["m0"], -members["m0"]], axis=1))
+    labels, members, _ = drawn((1.0, 1.0))
+    against = fit_weights(labels, np.stack([members["m0"], -members["m1"]], axis=1))
     assert against[1] == 0
     assert against[0] > 0
     sure = np.stack([2.0 * labels - 1] * 2, axis=1)
