@@ -138,6 +138,7 @@ def crossvalidate(
     checked(settings)
     check_resamples(settings.resamples)
     folder, progress, opened = Path(out), Progress(quiet), open_store(store)
+    opened.need_tiles()
     folds = folds_for(opened, settings)
     held = hashlib.sha256(folds.fold.tobytes()).hexdigest()[:32]
     facts = {"settings": dataclasses.asdict(settings), "store": opened.digest, "names": list(folds.names), "held_out": held}

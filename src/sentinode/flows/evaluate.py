@@ -101,8 +101,9 @@ def evaluate(
 
 
 def labelled_store(path: Path) -> Store:
-    """Open a store to judge on; UndefinedScore if none of its tiles has a label."""
+    """Open a store to judge on; StoreProblem if it is empty, UndefinedScore if none of its tiles has a label."""
     store = open_store(path)
+    store.need_tiles()
     if not (store.rows["label"].to_numpy() >= 0).any():
         raise UndefinedScore(
             f"labels in {shown(store.path)}", f"{len(store):,} tiles without one", "judge on a labelled store, or use 'predict'"
