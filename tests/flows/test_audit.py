@@ -106,7 +106,7 @@ def test_pseudo_groups_that_were_packed_are_no_slides(tmp_path: Path) -> None:
         (np.full(120, -1), "no tile with a label; labelled tiles are needed"),
         (
             np.zeros(120),
-            "120 with 0 positive and 120 negative tiles; random units that make two folds with both classes are needed",
+            "120 with 0 positive and 120 negative tiles; tiles that make two folds with both classes are needed",
         ),
         (np.eye(1, 120)[0], "120 with 1 positive and 119 negative tiles"),
     ],
@@ -128,7 +128,7 @@ def test_without_two_classes_the_rest_is_given(
 def test_few_tiles_of_one_slide_are_audited(tmp_path: Path) -> None:
     store = store_of(tmp_path / "s.store", TISSUE.tiles[:6], np.array([0, 1, 0, 1, 0, 1], np.int8), groups=["one"] * 6)
     found = audit(store, out=tmp_path / "out", probe="colour", quiet=True).record
-    assert "1 with 3 positive and 3 negative tiles; grouped units" in found["leak_ladder"]["missing"]["grouped"]
+    assert "1 with 3 positive and 3 negative tiles; slides that" in found["leak_ladder"]["missing"]["grouped"]
     assert found["suspects"]["folds"].startswith("tiles (optimistic")
 
 
