@@ -13,9 +13,10 @@ from sentinode.cli import main
 from sentinode.errors import SplitProblem, UsageProblem
 from sentinode.flows.crossvalidate import CrossValidation, crossvalidate
 from sentinode.flows.evaluate import evaluate
+from sentinode.report.folds import note
 from sentinode.scores import read_scores
 from sentinode.tiles.pack import pack
-from sentinode.tiles.split import read_split
+from sentinode.tiles.split import GUESSED, read_split
 from sentinode.tiles.store import open_store
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
 
@@ -125,6 +126,22 @@ def test_random_tiles_carry_a_warning(store: Path, tmp_path: Path) -> None:
     assert "folds are random tiles" in found.lines()[0]
     assert "optimistic" in found.lines()[0]
     assert read_scores(found.out / "oof.parquet").header["protocol"] == "out of fold, random tiles"
+
+
+def test_pseudo_groups_carry_one_too_and_never_pass_for_slides(store: Path, tmp_path: Path) -> None:
+    rows = open_store(store).rows
+    table = pd.DataFrame({"id": rows["id"], "group": "pseudo-stain-" + rows["group"].astype(str)})
+    table.to_csv(tmp_path / "pseudo.csv", index=False)
+    guessed = pack(store.parent / "tiles", out=tmp_path / "g.store", groups=str(tmp_path / "pseudo.csv"), quiet=True).path
+    found = crossvalidate(guessed, out=tmp_path / "cv", **FAST | {"folds": 2})
+    assert found.lines()[0].startswith(
+        "warning: the folds are pseudo-groups, which are no slides: tiles of one slide may be on both"
+    )
+    assert found.values["n_groups"] == 0
+    assert "Held out: whole pseudo-groups, which are no slides." in note(found.values)
+    judged = evaluate(found.out / "oof.parquet", guessed, out=tmp_path / "judged", resamples=100, quiet=True)
+    assert judged.protocol == "out of fold, other pseudo-groups, which are no slides"
+    assert GUESSED in judged.warnings
 
 
 @pytest.mark.parametrize(

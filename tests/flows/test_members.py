@@ -8,9 +8,10 @@ import numpy.typing as npt
 import pytest
 
 from sentinode.flows.ladder import Ladder, ladder
-from sentinode.flows.members import Ensemble, Member, against_best, chosen_members, facts_of_ensemble, member_of
+from sentinode.flows.members import Ensemble, Member, against_best, chosen_members, facts_of_ensemble, member_of, weighed
 from sentinode.flows.rungs import Climbed, Part, part_of, settings_of
 from sentinode.judge.picking import pick_members
+from sentinode.judge.statement import slides_of
 from sentinode.nets.trained import load
 from sentinode.scores import read_scores
 from sentinode.settings import LadderSettings, TrainSettings
@@ -112,9 +113,31 @@ def test_the_difference_is_to_the_best_member_over_the_same_views() -> None:
     alone = next(one for one in made.candidates if one.name == best["name"])
     gain = roc_auc_score(labels, alone.views["test"]) - roc_auc_score(labels, alone.logits["test"])
     assert told["views_alone"]["estimate"] == pytest.approx(gain, abs=1e-12)
-    assert f"{gain:+.4f}" in told["notes"][1]
+    assert f"{gain:+.4f}" in told["notes"][-1]
     assert told["notes"][0].startswith("picked on valid: the ")
     assert "left out: the noise (the next best, the noise, would make it" in told["notes"][0]
+
+
+def test_it_is_said_whether_fitted_weights_would_beat_the_plain_mean() -> None:
+    made, parts = made_of({"a": 1.0, "b": 1.0, "noise": 30.0})
+    told = facts_of_ensemble(made, parts, 100, 0)
+    assert set(told["weights"]["weights"]) == {"the a", "the b"}, "of those picked"
+    assert told["weights"]["by"] == "5 folds of slides"
+    assert not told["weights"]["beats"], "two equally good members"
+    assert told["notes"][1].startswith("fitted weights do not surely beat the plain mean out of slide: gain ")
+    assert told["notes"][1].endswith(" of valid")
+    alone, _ = made_of({"a": 0.5, "noise": 30.0})
+    assert facts_of_ensemble(alone, parts, 100, 0)["weights"] is None
+
+
+def test_where_weights_cannot_be_weighed_it_is_said_why() -> None:
+    made, parts = made_of({"a": 1.0, "b": 1.0})
+    one = Part("valid", parts[0].store, np.array([0, 1, 3, 5]), slides_of(np.full(4, "")))
+    views = [np.array([-1.0, 1, 2, 3]), np.array([-1.1, 1, 2, 3])]
+    members = [climbed_with(name, [one], [values], [values]) for name, values in zip("ab", views, strict=True)]
+    found, said = weighed(Ensemble(made.rung, tuple(members), made.picking), one, 0)
+    assert found is None
+    assert said[0].startswith("whether fitted weights beat the plain mean is not told: 4 with 3 positive and 1 negative tiles; ")
 
 
 def test_an_ensemble_of_one_is_told_as_one() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.special import expit
 from torch import Tensor, nn
 
-from sentinode.errors import DataProblem, RunProblem, SourceProblem, UsageProblem
+from sentinode.errors import DataProblem, RunProblem, SourceProblem, StoreProblem, UsageProblem
 from sentinode.fit.train import train
 from sentinode.infer.predict import predict, score_store
 from sentinode.nets.engine import Engine, named
@@ -24,6 +24,7 @@ from sentinode.tiles.pack import pack
 from sentinode.tiles.split import read_split
 from sentinode.tiles.store import Store
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
+from tests.qc.stores import store_of
 
 Tiles = npt.NDArray[np.uint8]
 
@@ -263,6 +264,12 @@ def test_tiles_of_another_size_are_refused(place: Place, tmp_path: Path) -> None
     other = changed(place.runs[0], tmp_path / "other", px=48)
     with pytest.raises(RunProblem, match=r"expected tiles of 48 px, as the run was trained on; found 32 px; pack with --px 48"):
         predict(other, place.store.path, out=tmp_path / "s.csv", quiet=True)
+
+
+def test_an_empty_store_is_refused(place: Place, tmp_path: Path) -> None:
+    empty = store_of(tmp_path / "empty.store", np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, np.int8))
+    with pytest.raises(StoreProblem, match=r"expected tiles in .*found an empty store; pack images"):
+        predict(place.runs[0], empty.path, out=tmp_path / "s.csv", quiet=True)
 
 
 def test_runs_of_different_classes_make_no_ensemble(place: Place, tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_scores_without_spread_are_not_told_apart_and_it_is_said() -> None:
     assert set(found.ranks.values()) == {"a"}
     assert [pair.p for pair in found.pairs] == [1, 1, 1]
     assert "no spread of the difference between perfect and flat, perfect and flat too" in found.warnings[-1]
+    assert found.warnings[-2].startswith("no spread among the resamples of perfect, flat, flat too: that interval")
 
 
 @pytest.mark.parametrize(

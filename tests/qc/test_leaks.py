@@ -70,7 +70,7 @@ def test_what_is_not_known_is_not_given_and_says_why() -> None:
     ladder = leak_ladder(features, labels, nameless, nearest)
     assert set(ladder.figures) == {"random", "duplicate-aware"}
     assert ladder.missing["grouped"].startswith("1 tiles whose slide is not known")
-    assert "domain-out units that make two folds" in ladder.missing["domain-out"]
+    assert "pseudo-groups (clusters of stain) that make two folds" in ladder.missing["domain-out"]
     assert ladder.strictest == "duplicate-aware"
     assert "assumes independent tiles" in ladder.figures["random"].method
     assert ladder.as_dict()["gap"]["estimate"] > 0
@@ -81,7 +81,7 @@ def test_one_class_or_one_tile_of_it_makes_no_ladder(labels: Codes) -> None:
     kin = Kinship([f"{at}" for at in range(12)], [""] * 12, ["d"] * 12)
     with pytest.raises(UndefinedScore) as caught:
         leak_ladder(np.zeros((12, 2)), labels, kin, nearest)
-    assert caught.value.expected == "random units that make two folds with both classes"
+    assert caught.value.expected == "tiles that make two folds with both classes"
     assert f"{labels.sum()} positive" in caught.value.found
     assert "pack" in caught.value.do
 

@@ -138,11 +138,14 @@ def test_a_store_of_equal_tiles_has_no_outliers() -> None:
     assert (table["sharpness_z"] == 0).all()
 
 
-@pytest.mark.parametrize(("n", "px"), [(0, 48), (4, 12)])
-def test_nothing_to_measure_is_said(n: int, px: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("n", "px", "expected", "found"),
+    [(0, 48, "tiles in ", "an empty store"), (4, 12, "at least 16 x 16 pixels", "4 tiles of 12 x 12")],
+)
+def test_nothing_to_measure_is_said(n: int, px: int, expected: str, found: str, tmp_path: Path) -> None:
     store = store_of(tmp_path / "s.store", np.zeros((n, px, px, 3), np.uint8), np.zeros(n, np.int8))
     with pytest.raises(StoreProblem) as caught:
         measure_quality(store)
-    assert "at least 16 x 16 pixels" in caught.value.expected
-    assert caught.value.found == f"{n} tiles of {px} x {px}"
+    assert expected in caught.value.expected
+    assert caught.value.found == found
     assert "pack" in caught.value.do

@@ -168,6 +168,7 @@ def test_the_page_holds_every_number_and_asks_for_nothing(place: Path) -> None:
     for said in ("sentinode evaluate 'tumour'", "800 tiles trained, 200 chose", "grouped split", "b" * 64, "TRIPOD+AI 1;", MAPS):
         assert said in text
     assert estimate(values["floor"]["auroc"]) in text
+    assert "overlap a training tile are not looked for here; sentinode audit --against finds them" in text
     assert (
         "re-encoded or slightly changed 4 of 240, such as tumour from a slide that was trained on 3 of 240, unknown of 7" in text
     )

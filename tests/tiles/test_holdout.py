@@ -85,6 +85,16 @@ def test_a_domain_held_out_takes_its_copies_and_slides_along_and_says_so() -> No
     assert held.warnings == ("2 tiles of other domains are copies of 'a''s tiles or of its slides: they are unused",)
 
 
+def test_pseudo_groups_make_folds_that_say_so_and_no_kin_across_domains() -> None:
+    table = rows(200, slides=20)
+    assert make_folds(table, 3).by == "slide"
+    table["group"] = "pseudo-stain-" + table["group"].str[1:]
+    folds = make_folds(table, 3)
+    assert folds.by == "pseudo-group"
+    assert (pd.Series(folds.fold).groupby(table["group"]).nunique() == 1).all()
+    assert hold(table, "site1").warnings == (), "tiles of one stain in another hospital are of no shared slide"
+
+
 def test_domains_come_from_a_table_and_tiles_without_one_are_unused(tmp_path: Path) -> None:
     table = rows(40)
     table["label"] = np.arange(40) % 2

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sentinode.errors import SplitProblem, UsageProblem
 from sentinode.tiles.split import (
+    GUESSED,
     OPTIMISTIC,
     Split,
     check_split,
@@ -95,6 +96,18 @@ def test_tiles_of_unknown_slides_neither_train_nor_choose() -> None:
     assert split.warnings == ("50 labelled tiles have no slide: they are unused, since they could be of any",)
     table.loc[:299, "group"] = ""
     assert make_split(table, "auto").how == "random"
+
+
+def test_pseudo_groups_are_held_out_whole_and_never_pass_for_slides() -> None:
+    table = rows(n_slides=20)
+    table["group"] = "pseudo-stain-" + table["group"]
+    split = make_split(table, "auto")
+    assert (split.table.groupby("group")["part"].nunique() == 1).all()
+    assert split.warnings == (GUESSED,)
+    assert "pseudo-groups, which are no slides" in GUESSED
+    assert "optimistic" in GUESSED
+    other = table.assign(id="v" + table["id"], digest="v" + table["digest"])
+    assert given_split(table, other).warnings == (), "two audits both begin to count at 1: a name shared says nothing"
 
 
 def test_one_class_slides_still_give_two_classes_on_each_side() -> None:

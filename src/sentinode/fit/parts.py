@@ -65,6 +65,7 @@ def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: 
     Of a fold that is held out nothing trains or chooses.
     """
     source = store if isinstance(store, Store) else open_store(store)
+    source.need_tiles()
     if settings.domains is not None and not settings.fold:
         raise UsageProblem("--fold with the name of a domain beside --domains", "none", "name the domain that is held out")
     held = hold(source.rows, settings.fold, settings.split, settings.domains) if settings.fold else None

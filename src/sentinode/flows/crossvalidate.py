@@ -26,16 +26,26 @@ from sentinode.run import claim_folder, read_json, write_json
 from sentinode.scores import Scores, logit_of, write_scores, write_table
 from sentinode.settings import CrossvalidateSettings, TrainSettings, check_resamples, settings_from
 from sentinode.tiles.holdout import DOMAINS, Folds, domain_folds, held_of, make_folds
-from sentinode.tiles.split import OPTIMISTIC
+from sentinode.tiles.split import GUESSED, OPTIMISTIC
 from sentinode.tiles.store import Store, open_store
 
 FORMAT = 1
 """Version of crossvalidation.json."""
 PROTOCOLS = {
     name: f"{OUT_OF_FOLD}, {what}"
-    for name, what in (("tile", "random tiles"), ("slide", "other slides"), ("domain", "other domains"))
+    for name, what in (
+        ("tile", "random tiles"),
+        ("slide", "other slides"),
+        ("pseudo-group", "other pseudo-groups, which are no slides"),
+        ("domain", "other domains"),
+    )
 }
 """How a judgement of the scores calls what was held out."""
+LEAKY = {
+    "tile": (f"the folds are random tiles: {OPTIMISTIC.partition(': ')[2]}",),
+    "pseudo-group": (f"the folds are pseudo-groups, which are no slides: {GUESSED.partition(': ')[2]}",),
+}
+"""What to beware of where folds do not keep slides whole."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,7 @@ def crossvalidate(
     checked(settings)
     check_resamples(settings.resamples)
     folder, progress, opened = Path(out), Progress(quiet), open_store(store)
+    opened.need_tiles()
     folds = folds_for(opened, settings)
     held = hashlib.sha256(folds.fold.tobytes()).hexdigest()[:32]
     facts = {"settings": dataclasses.asdict(settings), "store": opened.digest, "names": list(folds.names), "held_out": held}
@@ -224,8 +235,9 @@ def summary(tables: list[pd.DataFrame], folds: Folds, runs: list[Run], settings:
     whole = pd.concat(tables, ignore_index=True)
     slides = slides_of(whole["group"].astype(str).to_numpy())
     pooled = auroc_figure(whole["label"].to_numpy(np.int64), whole["logit"].to_numpy(np.float64), slides, settings.resamples)
-    optimistic = (f"the folds are random tiles: {OPTIMISTIC.partition(': ')[2]}",) if folds.by == "tile" else ()
-    said = [text for run in runs for text in run.record["warnings"] if "held out" not in text and text != OPTIMISTIC]
+    said = [
+        text for run in runs for text in run.record["warnings"] if "held out" not in text and text not in (OPTIMISTIC, GUESSED)
+    ]
     return {
         "by": folds.by,
         "n": len(whole),
@@ -233,7 +245,7 @@ def summary(tables: list[pd.DataFrame], folds: Folds, runs: list[Run], settings:
         "folds": rows,
         "mean": {"auroc": mean.as_dict(), "floor": floor_mean.as_dict(), "difference": difference.as_dict()},
         "pooled": pooled.as_dict(),
-        "warnings": list(dict.fromkeys([*optimistic, *said, *slides.warnings])),
+        "warnings": list(dict.fromkeys([*LEAKY.get(folds.by, ()), *said, *slides.warnings])),
     }
 
 

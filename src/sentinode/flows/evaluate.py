@@ -20,7 +20,7 @@ from sentinode.run import claim_folder, read_json, write_json
 from sentinode.scores import Scores, align, read_scores, write_scores
 from sentinode.settings import EvaluateSettings, JudgeSettings, settings_from
 from sentinode.tiles.passport import Contamination, Marks, marks_of, seen_of
-from sentinode.tiles.split import OPTIMISTIC, Split, read_split
+from sentinode.tiles.split import GUESSED, OPTIMISTIC, Split, read_split
 from sentinode.tiles.store import Store, open_store
 from sentinode.tiles.units import true_slides
 
@@ -101,8 +101,9 @@ def evaluate(
 
 
 def labelled_store(path: Path) -> Store:
-    """Open a store to judge on; UndefinedScore if none of its tiles has a label."""
+    """Open a store to judge on; StoreProblem if it is empty, UndefinedScore if none of its tiles has a label."""
     store = open_store(path)
+    store.need_tiles()
     if not (store.rows["label"].to_numpy() >= 0).any():
         raise UndefinedScore(
             f"labels in {shown(store.path)}", f"{len(store):,} tiles without one", "judge on a labelled store, or use 'predict'"
@@ -203,7 +204,8 @@ def with_origin(judgement: Judgement, runs: list[Path], store: Store) -> Judgeme
     origin = origin_of([read_split(run / "split.parquet") for run in runs], store)
     if protocol:
         said = "each tile by a model that was not shown it, by what the table of scores says"
-        origin = Origin(protocol, None, (said, *((OPTIMISTIC,) if "random" in protocol else ())))
+        leaky = {"random": OPTIMISTIC, "pseudo": GUESSED}
+        origin = Origin(protocol, None, (said, *(text for word, text in leaky.items() if word in protocol)))
     return replace(
         judgement,
         protocol=origin.protocol,

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sentinode.errors import UsageProblem, shown
+from sentinode.errors import UndefinedScore, UsageProblem, shown
 from sentinode.flows.rungs import MEMBER, VIEWS, Climbed, Part, settings_of
 from sentinode.flows.verdicts import against, cost_of, figure_on, signed
 from sentinode.infer.ensemble import mean_logit
 from sentinode.judge.compare import auroc_difference
 from sentinode.judge.picking import CRITERION, Picking, pick_members
+from sentinode.judge.weighing import Weighing, weigh_members
 from sentinode.nets.trained import weights_digest
 from sentinode.scores import write_scores
 from sentinode.settings import OWN_NETWORKS, LadderSettings, TrainSettings
@@ -148,6 +149,7 @@ def facts_of_ensemble(made: Ensemble, judged: Sequence[Part], resamples: int, se
     views_alone = auroc_difference(
         last.labels, best.views[last.name], best.logits[last.name], last.slides, resamples, seed
     ).as_dict()
+    weighing, said = weighed(made, judged[0], seed)
     return {
         "chosen_on": judged[0].name,
         "criterion": CRITERION,
@@ -156,8 +158,23 @@ def facts_of_ensemble(made: Ensemble, judged: Sequence[Part], resamples: int, se
         "steps": [step.as_dict() for step in picking.steps],
         "refused": picking.refused.as_dict() if picking.refused else None,
         "views_alone": views_alone | {"on": last.name},
-        "notes": [words_of_picking(made, judged[0].name), words_of_views(best, views_alone, last.name)],
+        "weights": weighing.as_dict() if weighing else None,
+        "notes": [words_of_picking(made, judged[0].name), *said, words_of_views(best, views_alone, last.name)],
     }
+
+
+def weighed(made: Ensemble, valid: Part, seed: int) -> tuple[Weighing | None, list[str]]:
+    """Return what fitted weights would do instead of the plain mean, on slides of `valid` held out of the fit, and a sentence on it.
+
+    Nothing of an ensemble of one; where it cannot be told, the sentence says why.
+    """
+    if len(made.members) == 1:
+        return None, []
+    try:
+        found = weigh_members(valid.labels, {one.title: one.views[valid.name] for one in made.members}, valid.slides, seed)
+    except UndefinedScore as error:
+        return None, [f"whether fitted weights beat the plain mean is not told: {error.found}; {error.expected} are needed"]
+    return found, [f"{found.words()} of {valid.name}"]
 
 
 def against_best(made: Ensemble, part: Part, resamples: int, seed: int) -> dict[str, Any]:

@@ -159,9 +159,10 @@ def checking(store: Store, tick: Tick) -> Callable[[int], None]:
 def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quiet: bool = False) -> Scores:
     """Return the scores of `store`: columns id, group, label, logit, probability, and each member's logit where there are several.
 
-    Raises RunProblem if the runs' tiles are of another size than the store's, of other classes among themselves, or of the
-    store's classes the other way round.
+    Raises StoreProblem if there is no tile, and RunProblem if the runs' tiles are of another size than the store's, of other classes
+    among themselves, or of the store's classes the other way round.
     """
+    store.need_tiles()
     members_of(runs)
     if runs[0].facts.px != store.px:
         raise RunProblem(

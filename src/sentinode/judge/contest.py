@@ -130,7 +130,9 @@ def contest(
         if pair.difference.estimate and pair.difference.low == pair.difference.high
     ]
     flat = (f"no spread of the difference between {', '.join(alike)}: it cannot be told apart by these tiles",) if alike else ()
-    return Contest(figures, pairs, rank_letters(ordered, pairs), (*slides.warnings, *flat))
+    still = [name for name, figure in figures.items() if figure.low == figure.high]
+    stuck = (f"no spread among the resamples of {', '.join(still)}: that interval cannot show its uncertainty",) if still else ()
+    return Contest(figures, pairs, rank_letters(ordered, pairs), (*slides.warnings, *stuck, *flat))
 
 
 def _sample(labels: Array, columns: Sequence[Array], slides: Slides, resamples: int, seed: int) -> _Sampled:

@@ -94,7 +94,7 @@ class Judgement:
 
     def lines(self) -> list[str]:
         """Return the judgement as plain text for a terminal: warnings first, then protocol, counts and one line a figure."""
-        slides = f"{self.n_groups:,} slides" if self.n_groups else "slides not known"
+        slides = f"{self.n_groups:,} slide{'s' if self.n_groups > 1 else ''}" if self.n_groups else "slides not known"
         lines = [f"warning: {text}" for text in self.warnings]
         lines.append(f"protocol: {self.protocol}; {self.n:,} tiles, {self.n_positive:,} positive, {slides}")
         if self.n_unlabelled:

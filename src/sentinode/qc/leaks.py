@@ -25,6 +25,8 @@ from sentinode.tiles.units import Codes, joined_units, seeded_keys
 
 RUNGS = ("random", "duplicate-aware", "grouped", "domain-out")
 """From the one that leaks most."""
+UNITS = dict(zip(RUNGS, ("tiles", "sets of duplicates", "slides", "pseudo-groups (clusters of stain)"), strict=True))
+"""What each keeps on one side, in words."""
 MOST_TILES = 8000
 """Tiles the ladder is climbed with, whole sets of duplicates; more would take minutes and change the third digit."""
 
@@ -119,7 +121,7 @@ def leak_ladder(features: Features, labels: Codes, kin: Kinship, probe: Probe, p
     voice = progress or Progress(quiet=True)
     for name in RUNGS:
         try:
-            folds = folds_of(units_of(name, kin), labels, kin.ids, f"{name} units")
+            folds = folds_of(units_of(name, kin), labels, kin.ids, UNITS[name])
         except UndefinedScore as error:
             if name == "random":
                 raise

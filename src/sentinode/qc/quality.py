@@ -66,11 +66,12 @@ class Quality:
 
 def check_measurable(store: Store) -> None:
     """Raise StoreProblem for a store without tiles, or with tiles too small to be measured."""
-    if not len(store) or store.px < SMALLEST_PX:
+    store.need_tiles()
+    if store.px < SMALLEST_PX:
         raise StoreProblem(
             f"tiles of at least {SMALLEST_PX} x {SMALLEST_PX} pixels in {shown(store.path)}",
             f"{len(store):,} tiles of {store.px} x {store.px}",
-            "pack tiles, or larger ones",
+            "pack larger ones",
         )
 
 

@@ -39,6 +39,11 @@ def write_folds(folder: Path, values: dict[str, Any]) -> list[Path]:
 def note(values: dict[str, Any]) -> str:
     """Say under the picture what was held out, and how the intervals were made."""
     slides = f"{values['n_groups']:,} slides" if values["n_groups"] else "slides not known"
-    what = {"tile": "tiles by chance: optimistic, slides are shared", "slide": "whole slides", "domain": "whole domains"}
+    what = {
+        "tile": "tiles by chance: optimistic, slides are shared",
+        "slide": "whole slides",
+        "pseudo-group": "whole pseudo-groups, which are no slides",
+        "domain": "whole domains",
+    }
     method = f"Mean: {values['mean']['auroc']['method']}; single: {values['folds'][0]['auroc']['method']}"
     return f"{values['n']:,} tiles, {slides}. Held out: {what[values['by']]}. {method}."

@@ -17,6 +17,7 @@ from sentinode.errors import SplitProblem, UndefinedScore, UsageProblem, nearest
 from sentinode.tiles.folds import folds_of
 from sentinode.tiles.groups import join_groups
 from sentinode.tiles.split import By, Codes, slide_units, splits_by_slide
+from sentinode.tiles.units import is_pseudo, true_slides
 
 NUMBERED = re.compile(r"(\d+)/(\d+)")
 """How one of several folds is named: 2/5."""
@@ -30,7 +31,7 @@ DOMAIN_COLUMNS = ("domain", "centre", "center", "hospital", "scanner", "source")
 class Folds:
     """The folds of a store: their `names`, and `fold` int64 [n], each tile's position among them, -1 in none.
 
-    `by` is what stays whole: "tile" (and its copies), "slide" or "domain".
+    `by` is what stays whole: "tile" (and its copies), "slide", "pseudo-group" (where any group is one) or "domain".
     """
 
     names: tuple[str, ...]
@@ -103,7 +104,8 @@ def make_folds(rows: pd.DataFrame, folds: int, how: By = "auto") -> Folds:
         raise SplitProblem(error.expected, error.found, "use fewer folds, or pack more labelled tiles, of more slides") from error
     fold = np.full(len(rows), -1, np.int64)
     fold[usable] = found
-    return Folds(tuple(f"{at}/{folds}" for at in range(1, folds + 1)), fold, "slide" if by_slide else "tile")
+    by = ("pseudo-group" if is_pseudo(groups[usable]).any() else "slide") if by_slide else "tile"
+    return Folds(tuple(f"{at}/{folds}" for at in range(1, folds + 1)), fold, by)
 
 
 def domain_folds(rows: pd.DataFrame, domains: str | Path | None) -> Folds:
@@ -164,8 +166,8 @@ def held_of(rows: pd.DataFrame, folds: Folds, at: int) -> Held:
     folds.check(rows["label"].to_numpy(np.int64))
     inside, outside = folds.fold == at, folds.fold >= 0
     kin = np.zeros(len(rows), np.bool_)
-    for column in ("digest", "group") if folds.by == "domain" else ():
-        values = rows[column].astype(str)
+    slides = pd.Series(true_slides(rows["group"].to_numpy()), index=rows.index, dtype=str)
+    for values in (rows["digest"].astype(str), slides) if folds.by == "domain" else ():
         kin |= (values.isin(set(values[inside]) - {""})).to_numpy()
     kin &= outside & ~inside
     warnings = []

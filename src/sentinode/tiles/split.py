@@ -15,7 +15,7 @@ import pandas as pd
 
 from sentinode.errors import SplitProblem, UsageProblem, shown
 from sentinode.run import replacing
-from sentinode.tiles.units import joined_units, seeded_keys
+from sentinode.tiles.units import is_pseudo, joined_units, seeded_keys, true_slides
 
 FORMAT = 2
 """Version of split.parquet; 1 had no `near` and is read with it empty."""
@@ -25,6 +25,8 @@ PARTS = ("train", "valid", "unused")
 """What a tile can be: `train` fits weights, `valid` chooses among them, `unused` is held out, or lacks a label or a slide it needs."""
 OPTIMISTIC = "random split: tiles of one slide may be on both sides; figures are optimistic"
 """Goes into every output of a run that was split by tile."""
+GUESSED = "split by pseudo-groups, which are no slides: tiles of one slide may be on both sides; figures are optimistic"
+"""The same of a run that was split by groups that were guessed from the tiles."""
 TRIALS = 400
 """Orders of slides that a grouped split tries, to come near the wanted share of both classes."""
 
@@ -63,7 +65,8 @@ def make_split(
 
     `random` holds out `valid_share` of each class by tile, exactly where copies allow. `grouped` holds out whole slides, chosen
     so that both classes come near that share; slides that share a copy of a tile stay together, and a tile whose slide is unknown
-    is unused: it could be of any slide. `auto` is grouped where at least half of the labelled tiles have a slide, else random.
+    is unused: it could be of any slide. Pseudo-groups are held out whole like slides, with a warning. `auto` is grouped where at
+    least half of the labelled tiles have a slide, else random.
 
     Parameters
     ----------
@@ -99,6 +102,8 @@ def make_split(
         n_labelled, n_known, usable = int(usable.sum()), int(known.sum()), known
         if n_known < n_labelled:
             warnings.append(f"{n_labelled - n_known:,} labelled tiles have no slide: they are unused, since they could be of any")
+        if is_pseudo(rows["group"].to_numpy()[usable]).any():
+            warnings.append(GUESSED)
         valid = _held_out_slides(rows[usable], valid_share, seed)
     part = np.full(len(rows), "unused", dtype=object)
     part[usable] = np.where(valid, "valid", "train")
@@ -144,7 +149,8 @@ def given_split(train_rows: pd.DataFrame, valid_rows: pd.DataFrame, left_out: np
     warnings = []
     if copied.any():
         warnings.append(f"{int(copied.sum()):,} training tiles are copies of validation tiles: they are unused")
-    shared = sorted((set(tables[0]["group"]) & set(tables[1]["group"])) - {""})
+    slides = [set(true_slides(table["group"].to_numpy()).tolist()) for table in tables]
+    shared = sorted((slides[0] & slides[1]) - {""})
     if shared:
         warnings.append(f"{len(shared):,} slides train and choose, such as {shown(shared[0])}; figures on valid are optimistic")
     split = Split(pd.concat(tables, ignore_index=True), "given", 0, tuple(warnings))

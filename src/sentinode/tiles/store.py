@@ -94,6 +94,12 @@ class Store:
                     f"see what else is damaged with 'sentinode info {self.path.name} --verify'; {BACK}",
                 )
 
+    def need_tiles(self) -> None:
+        """Raise StoreProblem for a store without a tile: nothing in it can train, be judged or be looked at."""
+        if not len(self):
+            do = "pack images into a new one: sentinode pack SOURCE --out NEW.store"
+            raise StoreProblem(f"tiles in {shown(self.path)}", "an empty store", do)
+
     @property
     def px(self) -> int:
         """Edge length of a tile in pixels."""

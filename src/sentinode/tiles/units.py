@@ -38,7 +38,12 @@ def joined_units(names: Sequence[str], same: Sequence[Codes]) -> Codes:
     return np.unique(whole[codes], return_inverse=True)[1].astype(np.int64)
 
 
+def is_pseudo(groups: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which group names [n] are pseudo-groups."""
+    return np.asarray(np.char.startswith(np.asarray(groups).astype(str), PSEUDO), np.bool_)
+
+
 def true_slides(groups: npt.NDArray[Any]) -> npt.NDArray[np.str_]:
     """Return group names [n] with "" for those that are pseudo-groups."""
     names = np.asarray(groups).astype(str)
-    return np.where(np.char.startswith(names, PSEUDO), "", names)
+    return np.where(is_pseudo(names), "", names)
