@@ -62,6 +62,10 @@ def test_a_near_name_is_offered_and_otherwise_all_are_listed() -> None:
     assert nearest("zzz", ["simple-cnn", "resnet50"]) == "known are resnet50, simple-cnn"
 
 
+def test_a_line_never_lists_a_thousand_names() -> None:
+    assert nearest("zzz", [f"resnet{n}" for n in range(1300)]) == "none of the 1,300 known names is like it"
+
+
 @pytest.mark.parametrize(
     ("text", "safe"),
     [

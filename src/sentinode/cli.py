@@ -79,11 +79,17 @@ def fill(named: dict[str, Argument], path: str, known: set[str]) -> None:
             named[name].append(Token(keyword=f"--{name}", value=str(value), source=path))
 
 
+def default_told(default: object) -> str | None:
+    """Return a default as help shows it; None for nothing, no list and a flag that is off, which go without saying."""
+    return None if default is None or default is False or default in ("", ()) else str(default)
+
+
 app = App(
     name="sentinode",
     version=sentinode.__version__,
     help="Fast and honest classifiers of histopathology tiles. Research use, not a medical device.",
     config=from_recipe,
+    default_parameter=Parameter(negative_iterable=(), show_default=default_told),
     suppress_keyboard_interrupt=False,
 )
 

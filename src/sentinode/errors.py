@@ -19,6 +19,8 @@ from difflib import get_close_matches
 
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells give it (128 + SIGINT)."""
+MOST_NAMED = 60
+"""Known names that one line can list: all settings, but not the thousand and more networks of timm's."""
 
 
 class SentinodeError(Exception):
@@ -101,6 +103,10 @@ def masked(text: str) -> str:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return the sentence that answers an unknown name with the nearest known ones."""
+    """Return the sentence that answers an unknown name with the nearest known ones; where none is near, with all, or their number."""
     close = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}"
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    if len(known) > MOST_NAMED:
+        return f"none of the {len(known):,} known names is like it"
+    return f"known are {', '.join(sorted(known))}"

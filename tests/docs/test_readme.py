@@ -11,10 +11,7 @@ from sentinode.cli import app
 from sentinode.flows.quickstart import STEPS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
-    *(ROOT / "docs" / f"{name}.md" for name in ("architecture", "compare", "export", "transfer", "tune")),
-]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def fenced(text: str) -> list[str]:

@@ -34,8 +34,8 @@ TAIL = """
 ## What is not covered
 
 - A kill -9 of `predict` can leave a hidden temporary file (`.scores.csv.PID.tmp`) beside the table.
-- A flipped bit in rows.parquet or in a table of scores is found only if the file cannot be read any more; `sentinode info --verify`
-  finds those in a store.
+- A flipped bit in rows.parquet or in a table of scores is found only if the file cannot be read any more;
+  `sentinode info s.store --verify` finds those in a store.
 - A file that is cut while it is mapped, between the look and the reading, ends the process; `--resume` then goes on.
 """
 

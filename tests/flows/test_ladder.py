@@ -237,6 +237,7 @@ def test_stores_that_do_not_fit_are_told_before_anything_trains(stores: tuple[Pa
         ),
         ({"rungs": "simple-cnn,ensemble", "members": "tf_efficientnet_lit1"}, "'tf_efficientnet_lit1'", "tf_efficientnet_lite1"),
         ({"resamples": 5}, "5", "--resamples"),
+        ({"backbone": "frozen"}, "--backbone frozen", "--rungs floor,frozen,finetune"),
         ({"epohcs": 5}, "'epohcs'", "did you mean epochs?"),
     ],
 )

@@ -182,8 +182,11 @@ def ladder(
 
 
 def checked_settings(settings: LadderSettings) -> LadderSettings:
-    """Return `settings` if their numbers can be meant."""
+    """Return `settings` if they can be meant; UsageProblem names the first that cannot."""
     checked(settings)
+    if settings.backbone != "auto":
+        do = "leave --backbone out and choose rungs, such as --rungs floor,frozen,finetune"
+        raise UsageProblem("each rung to bring its own backbone", f"--backbone {settings.backbone}", do)
     check_resamples(settings.resamples)
     return settings
 
