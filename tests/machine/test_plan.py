@@ -34,7 +34,8 @@ def test_what_is_asked_for_is_done_and_said(option: str, value: Any) -> None:
 
 def test_every_choice_has_its_reason_on_a_line() -> None:
     plan = plan_of()
-    assert set(plan.reasons) == {"device", "precision", "micro_batch", "threads", "resident"}
+    named = {"device", "precision", "micro_batch", "accumulation", "memory_format", "compile", "threads", "resident"}
+    assert set(plan.reasons) == named
     assert all(name in line for name, line in zip(plan.reasons, plan.lines(), strict=True))
     assert "1000 ms in fp32, 500 ms in bf16" in plan.reasons["precision"]
 
@@ -57,6 +58,24 @@ def test_tiles_that_do_not_fit_stay_on_disk() -> None:
 @pytest.mark.parametrize(("px", "micro"), [(96, 32), (48, 32), (224, 32), (448, 8), (2000, 1)])
 def test_micro_batches_hold_32_tiles_and_fewer_large_ones(px: int, micro: int) -> None:
     assert plan_of(px=px, batch=64).micro_batch == micro
+
+
+@pytest.mark.parametrize(("batch", "micro", "parts"), [(64, 32, 2), (100, 32, 4), (16, 16, 1)])
+def test_micro_batches_make_the_optimisers_batch(batch: int, micro: int, parts: int) -> None:
+    plan = plan_of(batch=batch)
+    assert (plan.micro_batch, plan.accumulation) == (micro, parts)
+
+
+def test_a_short_run_looks_at_each_precision_once() -> None:
+    for minutes, looks in ((1.0, 1), (60.0, 3), (None, 3)):
+        seen: list[str] = []
+
+        def step(plan: Plan, seen: list[str] = seen) -> float:
+            seen.append(plan.precision)
+            return 1.0
+
+        make_plan(TrainSettings(device="cpu", minutes=minutes), px=96, resident_bytes=0, positive_share=0.5, step_seconds=step)
+        assert seen == ["fp32", "bf16"] * looks
 
 
 def test_a_device_that_is_not_there_is_told() -> None:
