@@ -112,7 +112,7 @@ def test_fewer_tiles_train_and_choose_classes_in_proportion() -> None:
     assert len(few.valid[1]) in {8, 9}
     for part in ("train", "valid"):
         assert set(getattr(few, part)[1]) < set(getattr(parts, part)[1])
-        assert abs(few.labels(part).mean() - parts.labels(part).mean()) < 0.1  # type: ignore[arg-type]
+        assert abs(few.labels(part).mean() - parts.labels(part).mean()) < 0.1
     assert fewer(parts, TrainSettings(split="random"), 0).split.table.equals(parts.split.table)
 
 

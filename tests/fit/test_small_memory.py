@@ -53,6 +53,26 @@ take_step(state, (tiles, labels), transform, settings, plan)
 print(state.at_once, len(state.news), state.loss_sum / n)
 """
 
+CONTAINER = (
+    LIMIT.replace("field, set_allocator", "field, peak_bytes, refusing, set_allocator").split("limit = field")[0]
+    + """
+root = Path(sys.argv[1])
+used = field(Path("/proc/self/status"), "VmRSS:") * 1024
+(root / "proc/self").mkdir(parents=True)
+(root / "sys/fs/cgroup").mkdir(parents=True)
+(root / "proc/self/cgroup").write_text("0::/")
+(root / "proc/meminfo").write_text("MemTotal: 99999999 kB\\nMemAvailable: 99999999 kB")
+(root / "sys/fs/cgroup/memory.max").write_text(str(used + (300 << 20)))
+(root / "sys/fs/cgroup/memory.current").write_text(str(used))
+before = resource.getrlimit(resource.RLIMIT_DATA)
+with refusing("cpu", root):
+    take_step(state, (tiles, labels), transform, settings, plan)
+assert resource.getrlimit(resource.RLIMIT_DATA) == before
+print(state.at_once, len(state.news), state.loss_sum / n, peak_bytes() - used)
+"""
+)
+"""The same in a container that has room for 300 MB more, where nothing but ourselves would refuse."""
+
 
 class Limited(nn.Module):
     """A small network without batch statistics, with dropout, that takes at most `most` tiles at a time."""
@@ -239,6 +259,17 @@ def test_a_real_limit_is_lived_with() -> None:
     assert 1 <= int(at_once) < 256
     assert int(said) == 1
     assert 0 < float(loss) < 10
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="control groups are Linux's")
+def test_a_containers_limit_is_lived_with(tmp_path: Path) -> None:
+    """The kernel refuses what the container has no room for, and so nothing is killed: memory stays within the 300 MB."""
+    done = subprocess.run([sys.executable, "-c", CONTAINER, str(tmp_path)], capture_output=True, text=True, check=True)
+    at_once, said, loss, more = done.stdout.split()
+    assert 1 <= int(at_once) < 256
+    assert int(said) == 1
+    assert 0 < float(loss) < 10
+    assert int(more) <= 300 << 20
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

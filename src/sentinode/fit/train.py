@@ -28,7 +28,7 @@ from sentinode.fit.record import cost, finish
 from sentinode.fit.start import Job, start, unwatched
 from sentinode.judge.auroc import auroc
 from sentinode.machine.clock import Picked, start_of_clock
-from sentinode.machine.memory import memory_problems, set_allocator
+from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.machine.plan import Plan, choose_device, make_plan
 from sentinode.nets.forward import Logits, logits, placed
 from sentinode.nets.trained import Run, load
@@ -89,7 +89,7 @@ def train_watched(
     if (folder / "run.json").exists() and not (folder / "unfinished.json").exists() and not claim.overwrite:
         claim_folder(folder, "run.json", resume=claim.resume, overwrite=False)
         return same(load(folder), given)
-    choose_device(settings.device)  # one that is not there is told before anything is written
+    device, _ = choose_device(settings.device)  # one that is not there is told before anything is written
     parts = choose_parts(store, valid, settings)
     picked = kept_or_picked(folder if claim.resume else None, given, parts, began)
     if picked.changes:
@@ -104,7 +104,8 @@ def train_watched(
         progress.say(line)
     if "guard" in facts.training:
         progress.say(f"guard: {facts.training['guard']}")
-    with nullcontext() if begun else nothing_left(folder, folder / "resume" / "state.safetensors"), memory_problems():
+    keeping = nullcontext() if begun else nothing_left(folder, folder / "resume" / "state.safetensors")
+    with keeping, memory_problems(), refusing(device):
         return train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
 
 
