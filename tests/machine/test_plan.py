@@ -3,9 +3,12 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sentinode.errors import MachineProblem
 from sentinode.machine.plan import Plan, choose_device, choose_precision, make_plan
+from sentinode.nets.engine import choose
 from sentinode.settings import TrainSettings
 
 
@@ -90,3 +93,14 @@ def test_fp16_is_tried_on_gpus_alone(device: str, chosen: str) -> None:
     times = {"fp32": 1.0, "bf16": 2.0, "fp16": 0.5}
     plan = Plan(device, "auto", 64, 1, True)
     assert choose_precision(plan, lambda plan: times[plan.precision]).precision == chosen
+
+
+@given(
+    times=st.fixed_dictionaries({p: st.floats(1e-4, 1e3) for p in ("fp32", "bf16", "fp16")}),
+    device=st.sampled_from(["cpu", "cuda"]),
+)
+def test_what_is_chosen_never_took_longer_than_plain_fp32(times: dict[str, float], device: str) -> None:
+    plan = choose_precision(Plan(device, "auto", 64, 1, True), lambda plan: times[plan.precision])
+    assert times[plan.precision] <= times["fp32"]
+    engines = {f"{form} {p}": seconds for form, p, seconds in zip("abc", times, times.values(), strict=True)}
+    assert engines[choose(engines)] <= engines["a fp32"]
