@@ -37,7 +37,8 @@ def child(job: str, folder: Path, minutes: float) -> None:
                 sentinode.pack(folder / "kaggle", out=folder / "tiles.store", quiet=True)
             else:
                 held = "yes" if job == "train-resident" else "no"
-                sentinode.train(folder / "tiles.store", out=folder / job, minutes=minutes, resident=held, quiet=True)
+                settings = {"model": "simple-cnn", "sample": "100%", "minutes": minutes, "resident": held}
+                sentinode.train(folder / "tiles.store", out=folder / job, quiet=True, **settings)
         seconds = time.perf_counter() - start
         return {"job_seconds": seconds, "peak_bytes": peak_bytes(), "own_bytes": own.peak, "imported_bytes": imported}
 

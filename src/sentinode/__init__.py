@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sentinode.errors import SentinodeError as SentinodeError
-    from sentinode.fit.train import train as train
     from sentinode.flows.audit import audit as audit
     from sentinode.flows.classifier import TileClassifier as TileClassifier
     from sentinode.flows.compare import compare as compare
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from sentinode.flows.findings import Study as Study
     from sentinode.flows.ladder import ladder as ladder
     from sentinode.flows.quickstart import quickstart as quickstart
+    from sentinode.flows.train import train as train
     from sentinode.flows.tune import tune as tune
     from sentinode.infer.export import export as export
     from sentinode.infer.predict import predict as predict
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 HOMES = {
     "SentinodeError": "errors",
-    "train": "fit.train",
+    "train": "flows.train",
     "TileClassifier": "flows.classifier",
     "audit": "flows.audit",
     "compare": "flows.compare",

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ from sentinode.settings import (
     read_recipe,
 )
 
+BEGAN = time.perf_counter()
+"""When the command was given, or nearly: the clock of --minutes counts the imports, too."""
 Flat = Parameter(name="*")
 Resume = Annotated[bool, Parameter(negative=(), help="Go on with an unfinished job of the same input.")]
 Overwrite = Annotated[bool, Parameter(negative=(), help="Replace what an earlier job wrote there.")]
@@ -171,8 +174,12 @@ def train(
     job: Job = NEW_JOB,
 ) -> None:
     """Train a network on a store."""
+    from sentinode.machine.clock import counting_from
+
     del recipe  # read by from_recipe, before the settings were made
-    run = sentinode.train(store, out=out, valid=valid, settings=settings, **job.arguments())
+    typed = "train" in sys.argv[1:3]  # and not called from a program, long after it began
+    with counting_from(BEGAN if typed else time.perf_counter()):
+        run = sentinode.train(store, out=out, valid=valid, settings=settings, **job.arguments())
     answer(run, job.as_json)
 
 

@@ -71,13 +71,16 @@ class TrainSettings:
         None, "CSV with columns id and domain (centre, scanner, hospital) for --fold NAME; default: the source packed from."
     )
     valid_share: float = option(0.2, "Share of the tiles that chooses (epoch, threshold), where no --valid is given.")
-    sample: str = option("100%", "Train on a stratified, nested sample: 5%, 0.05 or 2000 tiles.")
+    sample: str = option(
+        "auto", "Train on a stratified, nested sample: 5%, 0.05 or 2000 tiles; auto: all, or as many as --minutes has time for."
+    )
     epochs: int = option(
         0, "Passes over the training tiles; 0: by recipe, 40 from scratch (p4m-cnn 24), 12 fine-tuned, 20 for a frozen head."
     )
     minutes: float | None = option(
         None,
-        "Stop in time, validation included, with the best model so far; the schedule follows the clock. Not for frozen backbones.",
+        "Hand back the best model in so many minutes, all included. Network, input size and sample are chosen to fit, of what is "
+        "left open. Not for frozen backbones.",
     )
     patience: int = option(0, "Stop after this many epochs without a better validation AUROC; 0 never stops early.")
     batch: int = option(0, "Tiles an optimiser step; 0: by recipe, 64, or 256 for a frozen head.")
@@ -150,7 +153,7 @@ def network_with(weights: str) -> str | None:
 
 
 def resolved(settings: TrainSettings) -> TrainSettings:
-    """Return `settings` with model, backbone, epochs, lr and batch decided where they were left open.
+    """Return `settings` with model, backbone, sample, epochs, lr and batch decided where they were left open.
 
     A model that was left open is the one that the weights bring along, where they do.
 
@@ -179,7 +182,8 @@ def resolved(settings: TrainSettings) -> TrainSettings:
             "a training by --epochs for a frozen backbone, which stops by no clock", f"--minutes {settings.minutes:g}", do
         )
     by_recipe = {name: value for name, value in RECIPES.get(model, RECIPES[backbone]).items() if not getattr(settings, name)}
-    return dataclasses.replace(settings, model=model, backbone=backbone, **by_recipe)
+    sample = "100%" if settings.sample == "auto" else settings.sample
+    return dataclasses.replace(settings, model=model, backbone=backbone, sample=sample, **by_recipe)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,11 @@ TAIL = """
   augmentation and dropout's masks stay, so a step is the same up to rounding (weights within 1e-6 after three steps in the tests). Batch
   norms that learn their statistics, as in simple-cnn, p4m-cnn and networks trained from scratch, see fewer tiles: their step is another
   one of the same kind, as with `--micro-batch`. Prediction and validation: the same logits up to rounding. Features: batches are full
-  still, and a feature store keeps to the smaller batch from there on. Tiles that memory cannot hold are read from disk. A container
-  whose kernel kills without refusing an allocation first is a kill -9.
+  still, and a feature store keeps to the smaller batch from there on. Saliency and stress tests: as in prediction. The optimiser's
+  moments are made before the first step, so that too little memory is met where it can be. Tiles that memory cannot hold are read
+  from disk. In a container with a limit, whose kernel would kill without a word, training and prediction on a CPU have allocations
+  beyond the limit refused instead. A logistic head goes over all tiles at once: what does not fit is told, with --head linear and the
+  --sample that would.
 - **A loss or gradient that is not finite**: the step is not taken (weights, moments, batch statistics and the running mean stay), the
   learning rate goes on at half. After three in a row training ends with the best epoch so far, and `stopped_by` says so; a run that
   has none is an error. On a GPU nothing waits for it: the device skips the step, and the host looks every 16 steps.

@@ -10,7 +10,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sentinode.fit.loop import blend, class_weights, out_of_time, schedule, step_seed, take_step
+from sentinode.fit.feed import Feed
+from sentinode.fit.loop import Judge, blend, class_weights, fit, out_of_time, schedule, step_seed, take_step
 from sentinode.fit.measure import flop_per_tile, new_state
 from sentinode.machine.plan import Plan
 from sentinode.nets.p4m_cnn import P4MCNN
@@ -94,12 +95,61 @@ def test_with_minutes_the_rate_follows_the_clock() -> None:
         assert state.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("seconds", "stops"), [(30.0, False), (45.0, True)])
-def test_the_clock_leaves_time_for_validation(seconds: float, stops: bool) -> None:
+@pytest.mark.parametrize(("seconds", "stops"), [(53.0, False), (53.8, True)])
+def test_the_clock_leaves_time_for_a_step_and_a_validation(seconds: float, stops: bool) -> None:
+    """Of 60 s, 6 are for the validation and 0.3 for the step before it: 53.7."""
     settings = TrainSettings(minutes=1.0)
     state = new_state(Linear(), settings, Plan("cpu", "fp32", 4, 1, True))
-    state.seconds, state.train_seconds, state.step = seconds, 30.0, 100
-    assert out_of_time(state, settings, validation_s=6.0) is stops
+    state.seconds, state.train_seconds, state.step, state.validation_s = seconds, 30.0, 100, 6.0
+    assert out_of_time(state, settings) is stops
+    assert not out_of_time(state, TrainSettings(epochs=1))
+
+
+class FakeTime:
+    """A clock that moves when a network computes: so much a tile in training, so much in validation."""
+
+    def __init__(self, train: float, valid: float) -> None:
+        self.now, self.train, self.valid = 1000.0, train, valid
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    process_time = perf_counter
+
+    def watch(self, model: nn.Module) -> None:
+        def move(module: nn.Module, inputs: tuple[torch.Tensor, ...], _: torch.Tensor) -> None:
+            self.now += len(inputs[0]) * (self.train if module.training else self.valid)
+
+        model.register_forward_hook(move)
+
+
+@pytest.mark.parametrize("minutes", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize(("train_s", "valid_s"), [(0.01, 0.004), (0.001, 0.0005), (0.05, 0.05), (0.3, 0.02)])
+def test_training_ends_before_its_time_and_not_long_before(
+    monkeypatch: pytest.MonkeyPatch, minutes: float, train_s: float, valid_s: float
+) -> None:
+    """By a clock that only the network moves: the last validation is over by `until`, and by no more than two steps and another."""
+    clock = FakeTime(train_s, valid_s)
+    monkeypatch.setattr("sentinode.fit.loop.time", clock)
+    settings = TrainSettings(minutes=minutes, batch=20, lr=0.1, dihedral=False, colour=0.0)
+    plan = Plan("cpu", "fp32", 20, 1, True)
+    model, n, chance = Linear(), 200, torch.Generator().manual_seed(0)
+    clock.watch(model)
+    tiles = torch.randint(0, 256, (n, 8, 8, 3), dtype=torch.uint8, generator=chance)
+    feed = Feed(tiles, np.arange(n), (torch.arange(n) % 2).float())
+    state = new_state(model, settings, plan)
+    state.until, state.validation_s = 60 * minutes - 5, n * valid_s
+    judge = Judge(feed, lambda _: (0.5, 0.5 + len(state.history) / 1e6))
+    rates: list[float] = []
+    fit(state, feed, judge, GREY, settings, plan, lambda state, _: rates.append(state.optimizer.param_groups[0]["lr"]))
+    step, validation = 20 * train_s, n * valid_s
+    spent = clock.now - 1000
+    assert state.stopped_by == "minutes"
+    assert state.seconds == pytest.approx(spent)
+    if step + validation < state.until:  # else a step and a validation are taken all the same: there is no run without
+        assert state.until - 2 * step - validation <= spent <= state.until
+    assert state.history[-1]["seconds"] == pytest.approx(spent, abs=1e-3)
+    assert rates[-1] < 0.1 * max(rates) or state.epoch < 3
 
 
 def test_the_running_mean_converges_to_constant_weights() -> None:

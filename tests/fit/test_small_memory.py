@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -52,6 +52,26 @@ resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 take_step(state, (tiles, labels), transform, settings, plan)
 print(state.at_once, len(state.news), state.loss_sum / n)
 """
+
+CONTAINER = (
+    LIMIT.replace("field, set_allocator", "field, peak_bytes, refusing, set_allocator").split("limit = field")[0]
+    + """
+root = Path(sys.argv[1])
+used = field(Path("/proc/self/status"), "VmRSS:") * 1024
+(root / "proc/self").mkdir(parents=True)
+(root / "sys/fs/cgroup").mkdir(parents=True)
+(root / "proc/self/cgroup").write_text("0::/")
+(root / "proc/meminfo").write_text("MemTotal: 99999999 kB\\nMemAvailable: 99999999 kB")
+(root / "sys/fs/cgroup/memory.max").write_text(str(used + (300 << 20)))
+(root / "sys/fs/cgroup/memory.current").write_text(str(used))
+before = resource.getrlimit(resource.RLIMIT_DATA)
+with refusing("cpu", root):
+    take_step(state, (tiles, labels), transform, settings, plan)
+assert resource.getrlimit(resource.RLIMIT_DATA) == before
+print(state.at_once, len(state.news), state.loss_sum / n, peak_bytes() - used)
+"""
+)
+"""The same in a container that has room for 300 MB more, where nothing but ourselves would refuse."""
 
 
 class Limited(nn.Module):
@@ -239,3 +259,41 @@ def test_a_real_limit_is_lived_with() -> None:
     assert 1 <= int(at_once) < 256
     assert int(said) == 1
     assert 0 < float(loss) < 10
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="control groups are Linux's")
+def test_a_containers_limit_is_lived_with(tmp_path: Path) -> None:
+    """The kernel refuses what the container has no room for, and so nothing is killed: memory stays within the 300 MB."""
+    done = subprocess.run([sys.executable, "-c", CONTAINER, str(tmp_path)], capture_output=True, text=True, check=True)
+    at_once, said, loss, more = done.stdout.split()
+    assert 1 <= int(at_once) < 256
+    assert int(said) == 1
+    assert 0 < float(loss) < 10
+    assert int(more) <= 300 << 20
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_optimisers_moments_are_there_before_the_first_step_and_change_none(optimizer: Literal["adamw", "sgd"]) -> None:
+    """Beside torch's own optimiser, which makes its moments in the first step: three steps end with the same bits."""
+    torch.manual_seed(0)
+    mine, theirs = Limited(99), Limited(99)
+    theirs.load_state_dict(mine.state_dict())
+    settings = TrainSettings(lr=0.1, optimizer=optimizer, ema=0.0)
+    ours = new_state(mine, settings, PLAN).optimizer
+    assert all(value.any().item() is False for held in ours.state.values() for value in held.values())
+    assert {len(held) for held in ours.state.values()} == {3 if optimizer == "adamw" else 1}
+    assert not any(p.grad is not None for p in mine.parameters())
+    groups = [group | {"params": []} for group in ours.state_dict()["param_groups"]]
+    names = {id(p): name for name, p in mine.named_parameters()}
+    for group, whole in zip(groups, ours.param_groups, strict=True):
+        group["params"] = [dict(theirs.named_parameters())[names[id(p)]] for p in whole["params"]]
+    plain = torch.optim.AdamW(groups) if optimizer == "adamw" else torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    x = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    for _ in range(3):
+        for network, steps in ((mine, ours), (theirs, plain)):
+            steps.zero_grad()
+            torch.manual_seed(2)
+            network(x).square().sum().backward()
+            steps.step()
+    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)

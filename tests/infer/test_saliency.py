@@ -1,14 +1,19 @@
 """Occlusion: a model that looks at one place only is moved by that place only, by what brute force says."""
 
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from sentinode.errors import UsageProblem
 from sentinode.infer.saliency import covered, occlusion
-from sentinode.nets.trained import Run
+from sentinode.infer.stress import logits_of
+from sentinode.nets.simple_cnn import SimpleCNN
+from sentinode.nets.trained import ModelFacts, Run
+from sentinode.nets.transform import Preprocessing
 
 
 class Looks:
@@ -75,3 +80,27 @@ def test_covers_reach_every_pixel_at_any_size(px: int) -> None:
 def test_cells_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UsageProblem, match="2 to 6 cells along an edge of 6 px; found 8; ask for fewer"):
         occlusion([], np.zeros((1, 6, 6, 3), np.uint8))
+
+
+def test_too_little_memory_changes_no_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in every forward pass: half as many images at a time, down to what there is room for."""
+    torch.manual_seed(0)
+    network = SimpleCNN()
+    grey = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    run = Run(Path("run"), network, ModelFacts("simple-cnn", {}, grey, 32, ("0", "1")), {})
+    expected = occlusion([run], tile())
+    true, most = SimpleCNN.forward, []
+
+    def forward(self: SimpleCNN, x: torch.Tensor) -> torch.Tensor:
+        most.append(len(x))
+        if len(x) > 9:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+        return true(self, x)
+
+    monkeypatch.setattr(SimpleCNN, "forward", forward)
+    np.testing.assert_allclose(occlusion([run], tile()), expected, atol=1e-5)
+    assert max(most) == 64
+    most.clear()
+    stressed = logits_of([run], np.repeat(tile(), 20, axis=0), np.array)
+    assert stressed == pytest.approx(np.full(20, run.logits(tile())[0]), abs=1e-5)
+    assert max(most) == 20

@@ -3,9 +3,12 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sentinode.errors import MachineProblem
 from sentinode.machine.plan import Plan, choose_device, choose_precision, make_plan
+from sentinode.nets.engine import choose
 from sentinode.settings import TrainSettings
 
 
@@ -34,7 +37,8 @@ def test_what_is_asked_for_is_done_and_said(option: str, value: Any) -> None:
 
 def test_every_choice_has_its_reason_on_a_line() -> None:
     plan = plan_of()
-    assert set(plan.reasons) == {"device", "precision", "micro_batch", "threads", "resident"}
+    named = {"device", "precision", "micro_batch", "accumulation", "memory_format", "compile", "threads", "resident"}
+    assert set(plan.reasons) == named
     assert all(name in line for name, line in zip(plan.reasons, plan.lines(), strict=True))
     assert "1000 ms in fp32, 500 ms in bf16" in plan.reasons["precision"]
 
@@ -59,6 +63,24 @@ def test_micro_batches_hold_32_tiles_and_fewer_large_ones(px: int, micro: int) -
     assert plan_of(px=px, batch=64).micro_batch == micro
 
 
+@pytest.mark.parametrize(("batch", "micro", "parts"), [(64, 32, 2), (100, 32, 4), (16, 16, 1)])
+def test_micro_batches_make_the_optimisers_batch(batch: int, micro: int, parts: int) -> None:
+    plan = plan_of(batch=batch)
+    assert (plan.micro_batch, plan.accumulation) == (micro, parts)
+
+
+def test_a_short_run_looks_at_each_precision_once() -> None:
+    for minutes, looks in ((1.0, 1), (60.0, 3), (None, 3)):
+        seen: list[str] = []
+
+        def step(plan: Plan, seen: list[str] = seen) -> float:
+            seen.append(plan.precision)
+            return 1.0
+
+        make_plan(TrainSettings(device="cpu", minutes=minutes), px=96, resident_bytes=0, positive_share=0.5, step_seconds=step)
+        assert seen == ["fp32", "bf16"] * looks
+
+
 def test_a_device_that_is_not_there_is_told() -> None:
     with pytest.raises(MachineProblem, match=r"expected device .*; found .*; "):
         choose_device("cuda:99")
@@ -71,3 +93,14 @@ def test_fp16_is_tried_on_gpus_alone(device: str, chosen: str) -> None:
     times = {"fp32": 1.0, "bf16": 2.0, "fp16": 0.5}
     plan = Plan(device, "auto", 64, 1, True)
     assert choose_precision(plan, lambda plan: times[plan.precision]).precision == chosen
+
+
+@given(
+    times=st.fixed_dictionaries({p: st.floats(1e-4, 1e3) for p in ("fp32", "bf16", "fp16")}),
+    device=st.sampled_from(["cpu", "cuda"]),
+)
+def test_what_is_chosen_never_took_longer_than_plain_fp32(times: dict[str, float], device: str) -> None:
+    plan = choose_precision(Plan(device, "auto", 64, 1, True), lambda plan: times[plan.precision])
+    assert times[plan.precision] <= times["fp32"]
+    engines = {f"form {precision}": seconds for precision, seconds in times.items()}
+    assert engines[choose(engines)] <= engines["form fp32"]

@@ -11,7 +11,7 @@ from sentinode.fit.features import Extraction, Features, extract
 from sentinode.fit.heads import Fitted, check_room, fit_head
 from sentinode.fit.measure import forward_flop
 from sentinode.fit.probe import keep_floor_sample
-from sentinode.fit.record import finish, write_history
+from sentinode.fit.record import auroc_so_far, finish, write_history
 from sentinode.fit.start import Job, classifier_of, unwatched
 from sentinode.machine.memory import peak_bytes
 from sentinode.machine.plan import choose_device
@@ -54,7 +54,9 @@ def train_frozen(job: Job) -> Run:
     write_json(job.folder / "unfinished.json", kept)
     keep_floor_sample(job.folder / "floor.npz", *job.parts.train)
     features = features_of(job)
-    fitted = fitted_head(job, job.settings, features)
+    before, fitted = time.perf_counter() - job.began, fitted_head(job, job.settings, features)
+    for line in fitted.history:  # as everywhere, seconds count from the start of the command
+        line["seconds"] = round(before + line["seconds"], 3)
     job.progress.say(f"head: {fitted.note}, valid AUROC {fitted.auroc:.4f}", always=True)
     return finish_frozen(job, features, fitted)
 
@@ -83,7 +85,7 @@ def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted)
             "engine": train.engine,
             "reasons": {"engine": train.reasons},
         },
-        "cost": cost(job, features),
+        "cost": cost(job, features, fitted.history),
     }
     return finish(job, job.network.state_dict(), fitted.valid_logits, found)
 
@@ -95,13 +97,14 @@ def stopped_by(settings: TrainSettings, fitted: Fitted) -> str:
     return "epochs" if len(fitted.history) >= settings.epochs else "patience"
 
 
-def cost(job: Job, features: tuple[Features, Features]) -> dict[str, Any]:
+def cost(job: Job, features: tuple[Features, Features], history: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what the run cost: seconds in all and of the extraction, and whether the features were there already."""
     extract_s = sum(part.seconds for part in features)
     passes = sum((part.made or len(part.table)) * part.table.shape[1] for part in features)
     return {
         "seconds": round(time.perf_counter() - job.began, 2),
         "cpu_minutes": round((time.process_time() - job.cpu_began) / 60, 2),
+        "auroc_so_far": auroc_so_far(history),
         "extract_seconds": round(extract_s, 2),
         "cached": all(part.cached for part in features),
         "tiles_per_s": round(passes / extract_s, 1),

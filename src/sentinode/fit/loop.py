@@ -24,9 +24,6 @@ from sentinode.nets.room import SameDrop, fewer, with_room
 from sentinode.nets.transform import Transform
 from sentinode.settings import TrainSettings
 
-RECORD_S = 2.5
-"""Seconds that the record of a run takes beside its last validation: the machine's peak is measured, the split is written."""
-
 
 @dataclass
 class Progressing:
@@ -34,10 +31,11 @@ class Progressing:
 
     `average` is the running mean of the weights (the weights themselves where `ema` is 0); `best` its state at the epoch of the
     highest validation AUROC. `seconds` counts training and validation, over all sittings; `cpu_seconds` the time of all cores;
-    `before` are the seconds that passed before the first step. `at_once` is how many tiles go through the network at a time: the
-    plan's micro-batch (0 before the first step), or less where memory was too small. `skipped` steps were not finite and not taken,
-    the last `in_a_row` of them; `rate_factor` is what they left of the learning rate; `tally` is what `sound` keeps on a GPU. `news`
-    are sentences nobody has read out yet.
+    `before` are the seconds that passed before the first step. With `minutes` the last validation, which took `validation_s` the
+    last time or is expected to, is to be over at `until` seconds (0: at the end of the minutes). `at_once` is how many tiles go
+    through the network at a time: the plan's micro-batch (0 before the first step), or less where memory was too small. `skipped`
+    steps were not finite and not taken, the last `in_a_row` of them; `rate_factor` is what they left of the learning rate; `tally`
+    is what `sound` keeps on a GPU. `news` are sentences nobody has read out yet.
     """
 
     model: nn.Module
@@ -52,6 +50,8 @@ class Progressing:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     before: float = 0.0
+    until: float = 0.0
+    validation_s: float = 0.0
     train_seconds: float = 0.0
     best_epoch: int = -1
     best_auroc: float = -math.inf
@@ -86,10 +86,9 @@ def fit(
     """Train `state` to the end of its settings; the best weights by validation AUROC are in `state.best`.
 
     `keep(state, when)` is called after each step ("step") and each epoch ("epoch"): it writes checkpoints, speaks, and may raise
-    to stop. Time: `settings.minutes` bounds training and validation together, and the schedule then follows the clock.
+    to stop. Time: `settings.minutes` bounds training and validation together (`state.until`), and the schedule then follows the clock.
     """
     steps_an_epoch = len(epoch_order(len(train), settings.batch, settings.seed, 0))
-    validation_s = 0.0
     began, cpu_began = time.perf_counter() - state.seconds, time.process_time() - state.cpu_seconds
     while not state.stopped_by:
         order = epoch_order(len(train), settings.batch, settings.seed, state.epoch)[state.step_in_epoch :]
@@ -98,12 +97,11 @@ def fit(
             take_step(state, batch, transform, settings, plan)
             tick()
             state.seconds = time.perf_counter() - began
-            state.stopped_by = ended(state, settings, validation_s)
+            state.stopped_by = ended(state, settings)
             if state.stopped_by:
                 break
             keep(state, "step")
-        validation_s = validate(state, judge, transform, plan)
-        state.seconds = time.perf_counter() - began
+        validate(state, judge, transform, plan, began)
         state.cpu_seconds = time.process_time() - cpu_began
         if not state.stopped_by:
             state.stopped_by = finished(state, settings)
@@ -229,7 +227,8 @@ def blend(average: nn.Module, model: nn.Module, decay: float, step: int, bad: Te
 def progress_of(state: Progressing, settings: TrainSettings, steps_an_epoch: int) -> float:
     """Return how much of the training is done, 0 to 1: by the clock where `minutes` is set, else by steps."""
     if settings.minutes is not None:
-        return min(1.0, (state.seconds - state.before) / max(60 * settings.minutes - state.before, 1e-9))
+        last_step = end_of(state, settings) - state.validation_s
+        return min(1.0, (state.seconds - state.before) / max(last_step - state.before, 1e-9))
     return min(1.0, state.step / (settings.epochs * steps_an_epoch))
 
 
@@ -247,18 +246,20 @@ def schedule(state: Progressing, settings: TrainSettings, steps_an_epoch: int) -
         group["lr"] = settings.lr * share * group["scale"] * state.rate_factor
 
 
-def out_of_time(state: Progressing, settings: TrainSettings, validation_s: float) -> bool:
-    """Return whether one more step, the validation that follows, and the record (a validation again) would pass `minutes`."""
-    if settings.minutes is None:
-        return False
+def end_of(state: Progressing, settings: TrainSettings) -> float:
+    """Return the seconds at which the last validation is to be over; never, without `minutes`."""
+    return math.inf if settings.minutes is None else state.until or 60 * settings.minutes
+
+
+def out_of_time(state: Progressing, settings: TrainSettings) -> bool:
+    """Return whether one more step and the validation after it would pass the time there is."""
     one_step = state.train_seconds / max(state.step, 1)
-    ahead = validation_s or state.train_seconds * 0.1
-    return state.seconds + 3 * ahead + 2 * one_step + RECORD_S >= 60 * settings.minutes
+    return state.seconds + state.validation_s + one_step >= end_of(state, settings)
 
 
-def ended(state: Progressing, settings: TrainSettings, validation_s: float) -> str:
+def ended(state: Progressing, settings: TrainSettings) -> str:
     """Return why training is over after the step just taken, or ''."""
-    return state.stopped_by or ("minutes" if out_of_time(state, settings, validation_s) else "")
+    return state.stopped_by or ("minutes" if out_of_time(state, settings) else "")
 
 
 def finished(state: Progressing, settings: TrainSettings) -> str:
@@ -267,24 +268,26 @@ def finished(state: Progressing, settings: TrainSettings) -> str:
         return "epochs"
     if settings.patience and state.epoch - 1 - state.best_epoch >= settings.patience:
         return "patience"
-    return ""
+    return "minutes" if out_of_time(state, settings) else ""
 
 
-def validate(state: Progressing, judge: Judge, transform: Transform, plan: Plan) -> float:
-    """Close the epoch: judge the running mean, remember the best, add a line to the history; return the seconds it took.
+def validate(state: Progressing, judge: Judge, transform: Transform, plan: Plan, began: float) -> None:
+    """Close the epoch: judge the running mean, remember the best, add a line to the history; `began` is 0 on the run's clock.
 
     A mean that is not finite closes nothing: training ends with the best there is.
     """
-    began = time.perf_counter()
+    trained = state.seconds
     sound.look(state)
     sound.check_begun(state)
     outputs = logits(
         state.average, judge.feed.in_order(plan.micro_batch), transform, precision=plan.precision, say=state.news.append
     )
     if state.best and not np.isfinite(outputs).all():
-        state.stopped_by = sound.STOPPED
-        return time.perf_counter() - began
+        state.stopped_by, state.seconds = sound.STOPPED, time.perf_counter() - began
+        return
     loss, auroc = judge.score(outputs)
+    state.seconds = time.perf_counter() - began
+    state.validation_s = state.seconds - trained
     if auroc > state.best_auroc:
         state.best_auroc, state.best_epoch = auroc, state.epoch
         state.best = {k: v.detach().clone() for k, v in state.average.state_dict().items()}
@@ -303,4 +306,3 @@ def validate(state: Progressing, judge: Judge, transform: Transform, plan: Plan)
     state.epoch += 1
     state.step_in_epoch = state.tiles_seen = 0
     state.loss_sum = 0.0
-    return time.perf_counter() - began

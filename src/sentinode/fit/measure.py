@@ -36,9 +36,29 @@ def new_state(model: nn.Module, settings: TrainSettings, plan: Plan) -> Progress
         optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=0.9, nesterov=True, fused=on_gpu or None)
     else:
         optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=on_gpu or None)
+    give_moments(optimizer)
     average = copy.deepcopy(model) if settings.ema else model
     scaler = torch.amp.GradScaler("cuda" if on_gpu else "cpu", enabled=plan.precision == "fp16")
     return Progressing(model, average, optimizer, scaler)
+
+
+def give_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Let the optimiser take the memory of its moments now, all of them 0, as it would in the first step.
+
+    There they would come on top of what a forward pass takes, where too little memory can no longer be met with fewer tiles.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    for held in optimizer.state.values():
+        for value in held.values():  # the count of steps among them
+            value.zero_()
 
 
 def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, transform: Transform, repeats: int = 2) -> float:

@@ -49,6 +49,16 @@ def write_history(path: Path, history: list[dict[str, Any]]) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
+def auroc_so_far(history: list[dict[str, Any]]) -> list[list[float]]:
+    """Return [seconds since the start, validation AUROC] of each epoch that was better than all before it."""
+    best, found = -1.0, []
+    for line in history:
+        if line["valid_auroc"] > best:
+            best = line["valid_auroc"]
+            found.append([line["seconds"], best])
+    return found
+
+
 def finish(job: "Job", weights: dict[str, Tensor], raw: Logits, found: dict[str, Any]) -> Run:
     """Write the model, the validation scores, the split and run.json, in this order; then the run is finished.
 
@@ -112,6 +122,7 @@ def record(job: "Job", found: dict[str, Any]) -> dict[str, Any]:
         },
         "warnings": list(parts.split.warnings),
         **found,
+        **({"picked": dataclasses.asdict(job.picked)} if job.picked.changes else {}),
         "valid": found["valid"] | {"n": len(parts.valid[1]), "chose_the_epoch": True},
         "preprocessing": dataclasses.asdict(job.facts.preprocessing),
         "weights": {name: job.facts.training.get(name, "") for name in ("weights", "weights_digest", "guard")},
@@ -153,6 +164,7 @@ def cost(state: Progressing, network: nn.Module, plan: Plan, px: int) -> dict[st
         "cpu_minutes": round(state.cpu_seconds / 60, 2),
         "train_seconds": round(state.train_seconds, 2),
         "epochs": epochs,
+        "auroc_so_far": auroc_so_far(state.history),
         "steps_skipped": state.skipped,
         "tiles_per_s": round(rate, 1),
         "peak_memory_bytes": peak_bytes(),

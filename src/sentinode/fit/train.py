@@ -21,18 +21,20 @@ from sentinode.fit.frozen import fit_head_first, train_frozen
 from sentinode.fit.keeper import Keeper, training_bar
 from sentinode.fit.loop import Judge, Progressing, fit
 from sentinode.fit.measure import new_state, step_seconds
-from sentinode.fit.parts import choose_parts, deciding, fingerprint_of, unfinished
+from sentinode.fit.parts import Parts, choose_parts, deciding, fewer, fingerprint_of, unfinished
+from sentinode.fit.pick import left_open, measured, pick, until
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import cost, finish
 from sentinode.fit.start import Job, start, unwatched
 from sentinode.judge.auroc import auroc
-from sentinode.machine.memory import memory_problems, set_allocator
+from sentinode.machine.clock import Picked, start_of_clock
+from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.machine.plan import Plan, choose_device, make_plan
 from sentinode.nets.forward import Logits, logits, placed
 from sentinode.nets.trained import Run, load
 from sentinode.nets.transform import Transform
 from sentinode.progress import Progress
-from sentinode.run import claim_folder, nothing_left, write_json
+from sentinode.run import claim_folder, nothing_left, read_json, write_json
 from sentinode.settings import TrainSettings, resolved, settings_from
 from sentinode.tiles.store import Store
 
@@ -51,36 +53,8 @@ def train(
     quiet: bool = False,
     **options: Any,
 ) -> Run:
-    """Train a network on a packed store and write it, with its record, as a run folder.
-
-    Parameters
-    ----------
-    store
-        A store with labels; tiles whose label is unknown are left out.
-    out
-        The run folder to write.
-    valid
-        A store that chooses (epoch, threshold); without it a part of `store` is split off, by slide where all are known.
-    settings, options
-        A `TrainSettings`, and single settings by name over it.
-    resume
-        Go on with an unfinished run of the same settings and tiles; a finished one is opened.
-    overwrite
-        Replace a run of that name.
-    quiet
-        Say nothing.
-
-    Returns
-    -------
-    Run
-        The best network by validation AUROC, with its record.
-
-    Raises
-    ------
-    UsageProblem, StoreProblem, SplitProblem, RunProblem, MachineProblem
-        For settings, tiles, splits, folders and machines that do not fit.
-    """
-    settings = resolved(checked(settings_from(TrainSettings, settings, options)))
+    """Train as `sentinode.train` does, whose arguments these are (`flows/train.py`), without the picture."""
+    settings = checked(settings_from(TrainSettings, settings, options))
     return train_watched(store, Path(out), valid, settings, Claim(resume, overwrite, quiet))
 
 
@@ -102,33 +76,60 @@ def train_watched(
     claim: Claim,
     watch: Callable[[int, float], None] = unwatched,
 ) -> Run:
-    """Train as `train` does, `settings` resolved; `watch` is told of each epoch (1 is the first) and its AUROC and may raise to stop."""
-    began, cpu_began = time.perf_counter(), time.process_time()
+    """Train as `train` does; `watch` is told of each epoch (1 is the first) and its AUROC and may raise to stop.
+
+    What `settings` leave open `minutes` decides; of resolved ones nothing is.
+    """
+    began, cpu_began = start_of_clock(), time.process_time()
     set_allocator()
-    progress = Progress(claim.quiet)
+    progress, given, settings = Progress(claim.quiet), settings, resolved(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
 
     if (folder / "run.json").exists() and not (folder / "unfinished.json").exists() and not claim.overwrite:
         claim_folder(folder, "run.json", resume=claim.resume, overwrite=False)
-        return same(load(folder), settings)
-    choose_device(settings.device)  # one that is not there is told before anything is written
+        return same(load(folder), given)
+    device, _ = choose_device(settings.device)  # one that is not there is told before anything is written
     parts = choose_parts(store, valid, settings)
+    picked = kept_or_picked(folder if claim.resume else None, given, parts, began)
+    if picked.changes:
+        settings = with_picked(given, picked)
+        parts = fewer(parts, settings, picked.choosers)
     network, facts = start(settings, parts)
     fingerprint = fingerprint_of(settings, parts, facts.training.get("weights_digest", ""))
     begun = claim_folder(folder, "run.json", resume=claim.resume, overwrite=claim.overwrite)
     kept = unfinished(folder, fingerprint, settings)
-    job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, cpu_began, watch)
-    for line in parts.lines():
+    job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, cpu_began, watch, picked)
+    for line in (*parts.lines(), *([f"for {settings.minutes:g} minutes:", *picked.lines()] if picked.reasons else [])):
         progress.say(line)
     if "guard" in facts.training:
         progress.say(f"guard: {facts.training['guard']}")
-    with nullcontext() if begun else nothing_left(folder, folder / "resume" / "state.safetensors"), memory_problems():
+    keeping = nullcontext() if begun else nothing_left(folder, folder / "resume" / "state.safetensors")
+    with keeping, memory_problems(), refusing(device):
         return train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
 
 
-def same(run: Run, settings: TrainSettings) -> Run:
-    """Return a finished run if `settings` are those it was trained with; UsageProblem names what differs."""
+def kept_or_picked(folder: Path | None, given: TrainSettings, parts: Parts, began: float) -> Picked:
+    """Return what `minutes` decides of settings as they were given: as an unfinished run in `folder` has it, else by measurement."""
+    choices = left_open(given)
+    if not choices:
+        return Picked()
+    kept = (
+        read_json(folder / "unfinished.json").get("picked")
+        if folder is not None and (folder / "unfinished.json").exists()
+        else None
+    )
+    return Picked(**kept) if kept else pick(given, choices, parts, began)
+
+
+def with_picked(given: TrainSettings, picked: Picked) -> TrainSettings:
+    """Return settings with what `minutes` decided, of what they leave open."""
+    return resolved(dataclasses.replace(given, **picked.changes) if left_open(given) else given)
+
+
+def same(run: Run, given: TrainSettings) -> Run:
+    """Return a finished run if settings as they were `given` are those it was trained with; UsageProblem names what differs."""
+    settings = with_picked(given, Picked(run.record.get("picked", {}).get("changes", {})))
     now, then = deciding(settings), run.record.get("settings", {})
     changed = [f"{name} {shown(now[name])}, not {shown(then[name])}" for name in now if name in then and then[name] != now[name]]
     if changed:
@@ -143,12 +144,14 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
     plan = Plan(**planned) if planned else plan_for(job)
     torch.set_num_threads(plan.threads)
     kept = {"fingerprint": job.fingerprint, "settings": dataclasses.asdict(settings), "plan": dataclasses.asdict(plan)}
+    kept |= {"picked": dataclasses.asdict(job.picked)} if job.picked.changes else {}
     write_json(folder / "unfinished.json", kept)
     keep_floor_sample(folder / "floor.npz", *parts.train)
     transform = Transform(job.facts.preprocessing, parts.train[0].px).to(plan.device)
     checkpoint = folder / "resume" / "state.safetensors"
     if settings.backbone == "finetune" and not checkpoint.exists():
         fit_head_first(job)
+    costs = measured(settings, parts, (job.network, job.facts), plan) if settings.minutes else None
     state = new_state(placed(job.network, plan.device), settings, plan)
     if checkpoint.exists():
         damage = read_checkpoint(checkpoint, state, job.fingerprint)
@@ -156,12 +159,14 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
             progress.say(damage, always=True)
         progress.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
     else:
-        state.seconds = state.before = time.perf_counter() - job.began
         state.cpu_seconds = time.process_time() - job.cpu_began
-
+    if costs:
+        state.until, state.validation_s = until(settings, parts, costs), len(parts.valid[1]) * costs.validate
     feeds = [make_feed(of, rows, device=plan.device, resident=plan.resident) for of, rows in (parts.train, parts.valid)]
     if plan.resident and any(feed.store for feed in feeds):
         progress.say("memory is too small to hold all tiles: they are read from disk, with the same result", always=True)
+    if not state.step:
+        state.seconds = state.before = time.perf_counter() - job.began
     judge = Judge(feeds[1], functools.partial(score, feeds[1].labels.cpu().numpy(), job.facts.logit_shift))
     with interruption() as asked, training_bar(progress, settings, len(feeds[0])) as tick:
         keeper = Keeper(folder, job.fingerprint, settings, progress, asked, len(feeds[0]), tick)
@@ -241,13 +246,16 @@ def plan_for(job: Job) -> Plan:
     """Make the plan and say it."""
     parts, settings, progress = job.parts, job.settings, job.progress
     store, rows = parts.train
+    known: dict[str, Any] = {"precision": job.picked.precision} if job.picked.precision and settings.precision == "auto" else {}
     plan = make_plan(
-        settings,
+        dataclasses.replace(settings, **known),
         px=job.facts.preprocessing.input_px or store.px,
         resident_bytes=(len(rows) + len(parts.valid[1])) * store.px * store.px * 3,
         positive_share=parts.positive_share,
         step_seconds=lambda plan: step_seconds(job.network, settings, plan, Transform(job.facts.preprocessing, store.px)),
     )
+    if known:
+        plan = dataclasses.replace(plan, reasons=plan.reasons | {"precision": job.picked.reasons["precision"]})
     for line in ("plan:", *plan.lines()):
         progress.say(line)
     return plan

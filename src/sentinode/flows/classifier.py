@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from sentinode.errors import DataProblem, UsageProblem, shown
 from sentinode.fit.train import train
 from sentinode.nets.forward import VIEWS
-from sentinode.settings import TrainSettings, settings_from
+from sentinode.settings import TrainSettings, resolved, settings_from
 from sentinode.tiles.arrays import store_of
 from sentinode.tiles.store import Tiles
 
@@ -77,7 +77,9 @@ class TileClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         store = store_of(tiles, codes.astype(np.int8), groups=names)
         options = {name: getattr(self, name) for name in ("epochs", "minutes", "lr", "batch", "seed")}
         with tempfile.TemporaryDirectory(prefix="sentinode-") as folder:
-            settings = settings_from(TrainSettings, self.settings, options)
+            settings = resolved(
+                settings_from(TrainSettings, self.settings, options)
+            )  # nothing is left open: folds are of one recipe
             self.run_ = train(store, out=Path(folder) / "run", settings=settings, quiet=True)
         self.classes_ = classes
         return self

@@ -24,7 +24,7 @@ from sentinode.progress import Progress
 from sentinode.report.folds import write_folds
 from sentinode.run import claim_folder, read_json, write_json
 from sentinode.scores import Scores, logit_of, write_scores, write_table
-from sentinode.settings import CrossvalidateSettings, TrainSettings, check_resamples, settings_from
+from sentinode.settings import CrossvalidateSettings, TrainSettings, check_resamples, resolved, settings_from
 from sentinode.tiles.holdout import DOMAINS, Folds, domain_folds, held_of, make_folds
 from sentinode.tiles.split import GUESSED, OPTIMISTIC
 from sentinode.tiles.store import Store, open_store
@@ -198,7 +198,8 @@ def is_whole(folder: Path, started: dict[str, Any]) -> bool:
 def train_fold(home: Path, store: Store, settings: CrossvalidateSettings, name: str, quiet: bool) -> Run:
     """Train the run that is not shown fold `name`, go on with an unfinished one, or open a finished one."""
     plain = {one.name: getattr(settings, one.name) for one in dataclasses.fields(TrainSettings)}
-    return train(store, out=home, settings=TrainSettings(**plain | {"fold": name}), resume=home.exists(), quiet=quiet)
+    given = resolved(TrainSettings(**plain | {"fold": name}))  # nothing is left open: folds are of one recipe
+    return train(store, out=home, settings=given, resume=home.exists(), quiet=quiet)
 
 
 def judged(

@@ -140,7 +140,7 @@ def quickstart(
     progress.say("2/5 packing")
     store = pack(tiles, out=folder / "train.store", groups=slides_beside(tiles), quiet=quiet)
     progress.say(f"3/5 training for {minutes:g} minutes")
-    run = train(store, out=folder / "run", minutes=minutes, seed=seed, quiet=quiet)
+    run = train(store, out=folder / "run", model="simple-cnn", sample="100%", minutes=minutes, seed=seed, quiet=quiet)
     progress.say("4/5 judging")
     if source is None:
         judge_store = pack(folder / "held-out", out=folder / "test.store", groups=slides_beside(folder / "held-out"), quiet=quiet)

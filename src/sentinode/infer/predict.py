@@ -11,7 +11,7 @@ import torch
 
 from sentinode.errors import RunProblem, SourceProblem, UsageProblem, shown
 from sentinode.infer.ensemble import mean_logit, members_of
-from sentinode.machine.memory import memory_problems, set_allocator
+from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.machine.plan import choose_device
 from sentinode.nets.engine import fastest
 from sentinode.nets.trained import Run, load, weights_digest
@@ -184,9 +184,9 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
         run.model.to(device)
         arithmetic = arithmetic_of(run, store, settings, progress.say)
         with progress.track(f"run {number} of {len(runs)}", len(store)) as tick:
-            done = checking(store, tick)
-            how: dict[str, Any] = {"views": settings.views, "done": done, "say": say}
-            logits = run.logits(store.tiles, settings.batch, **how, **arithmetic)
+            how: dict[str, Any] = {"views": settings.views, "done": checking(store, tick), "say": say}
+            with refusing(device):
+                logits = run.logits(store.tiles, settings.batch, **how, **arithmetic)
         members.append(logits.astype(np.float64))
     logit = mean_logit(members)
     table = pd.DataFrame(

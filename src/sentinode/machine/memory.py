@@ -56,6 +56,28 @@ def memory_problems(do: str = "use a smaller --batch, --micro-batch or --input-s
         raise MachineProblem("memory enough for the work", f"{amount} ({where})", do) from error
 
 
+@contextmanager
+def refusing(device: str = "cpu", root: Path = ROOT) -> Iterator[None]:
+    """Have the system refuse what a container's limit has no room for, where otherwise the kernel would kill the process.
+
+    A refused allocation can be met with fewer tiles at a time. Only for work on a CPU, on Linux, in a container that has a limit.
+    """
+    if device != "cpu" or not sys.platform.startswith("linux") or limit_bytes(root) >= _physical_bytes(root):
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    held = field(Path("/proc/self/status"), "VmData:") * 1024
+    soft = held + available_bytes(root)
+    known = [limit for limit in before if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([soft, *known]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
 @functools.cache
 def set_allocator() -> bool:
     """Tell glibc to keep big blocks; return whether it agreed. Call before the first tensor. Elsewhere nothing is done."""

@@ -14,6 +14,8 @@ GAIN = 1.15
 does not turn the choice and the same seed gives the same model."""
 ROUNDS = 3
 """How often the precisions are timed in turn."""
+SHORT_MIN = 10
+"""A run of fewer minutes has no time for so many looks: one decides, and its seed does not give the same model anyway."""
 RESIDENT_SHARE = 0.6
 """Share of the free memory that tiles may fill."""
 CPU_MICRO = 32
@@ -28,6 +30,7 @@ class Plan:
     """The choices; `reasons` says for each why.
 
     `at_once` is 0 until memory turns out too small for a micro-batch; then it is how many of its tiles go through the network.
+    `accumulation` micro-batches sum to the optimiser's batch.
     """
 
     device: str
@@ -37,6 +40,9 @@ class Plan:
     resident: bool
     positive_share: float = 0.5
     at_once: int = 0
+    accumulation: int = 1
+    memory_format: str = "channels_last"
+    compile: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
@@ -94,10 +100,12 @@ def make_plan(
     micro = settings.micro_batch or min(settings.batch, settings.batch if on_gpu else fitting)
     free = torch.cuda.mem_get_info()[0] if on_gpu else available_bytes()
     resident = {"yes": True, "no": False}.get(settings.resident, resident_bytes <= RESIDENT_SHARE * free)
+    parts = max(1, -(-settings.batch // max(micro, 1)))
     plan = Plan(
         device=device,
         precision=settings.precision,
         micro_batch=micro,
+        accumulation=parts,
         threads=threads,
         resident=resident,
         positive_share=positive_share,
@@ -107,13 +115,18 @@ def make_plan(
             "micro_batch": "asked for"
             if settings.micro_batch
             else ("the whole batch fits a GPU" if on_gpu else "memory stays small at full speed"),
+            "accumulation": f"so many make the optimiser's batch of {settings.batch}",
+            "memory_format": "the order in which tiles arrive, and the faster one for convolutions",
+            "compile": "its warm-up of a minute or more is not earned by runs of minutes, and on CPUs it was slower",
             "threads": why_threads(settings, threads),
             "resident": "asked for"
             if settings.resident != "auto"
             else f"tiles take {resident_bytes / 1e9:.2f} GB, {free / 1e9:.1f} GB are free",
         },
     )
-    return plan if settings.precision != "auto" else choose_precision(plan, step_seconds)
+    if settings.precision != "auto":
+        return plan
+    return choose_precision(plan, step_seconds, 1 if settings.minutes and settings.minutes < SHORT_MIN else ROUNDS)
 
 
 def why_threads(settings: TrainSettings, threads: int) -> str:
@@ -124,15 +137,15 @@ def why_threads(settings: TrainSettings, threads: int) -> str:
     return "one a usable core" if threads == cores else f"set outside, as by OMP_NUM_THREADS; {cores} cores are usable"
 
 
-def choose_precision(plan: Plan, step_seconds: Callable[[Plan], float]) -> Plan:
+def choose_precision(plan: Plan, step_seconds: Callable[[Plan], float], rounds: int = ROUNDS) -> Plan:
     """Return the plan with the fastest reduced precision where a measured training step is at least `GAIN` times faster, else fp32.
 
     bf16 is tried everywhere, fp16 on GPUs alone: older ones have no other.
     """
     tried = ("fp32", "bf16", "fp16") if plan.device.startswith("cuda") else ("fp32", "bf16")
     # In turn and the least of several: a busy moment then slows none alone.
-    rounds = [{p: step_seconds(dataclasses.replace(plan, precision=p)) for p in tried} for _ in range(ROUNDS)]
-    times = {p: min(seconds[p] for seconds in rounds) for p in tried}
+    found = [{p: step_seconds(dataclasses.replace(plan, precision=p)) for p in tried} for _ in range(rounds)]
+    times = {p: min(seconds[p] for seconds in found) for p in tried}
     fastest = min(tried[1:], key=times.__getitem__)
     chosen = fastest if times["fp32"] / times[fastest] >= GAIN else "fp32"
     why = "a step takes " + ", ".join(f"{seconds * 1e3:.0f} ms in {p}" for p, seconds in times.items())

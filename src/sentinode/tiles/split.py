@@ -309,7 +309,7 @@ def sample_positions(ids: list[str], labels: npt.NDArray[Any], share: Fraction, 
     return np.array(sorted(kept), dtype=np.int64)
 
 
-def sample_rows(split: Split, share: str, seed: int = 0) -> Split:
+def sample_rows(split: Split, share: str, seed: int = 0, part: Literal["train", "valid"] = "train") -> Split:
     """Return the split with a stratified, nested sample of its training tiles; the others become unused, valid stays.
 
     Parameters
@@ -320,6 +320,8 @@ def sample_rows(split: Split, share: str, seed: int = 0) -> Split:
         Of the training tiles: 5%, 0.05, or 2000 tiles (at most one more, since each class rounds up).
     seed
         Of the order.
+    part
+        "valid": of the tiles that choose instead.
 
     Raises
     ------
@@ -328,12 +330,12 @@ def sample_rows(split: Split, share: str, seed: int = 0) -> Split:
     SplitProblem
         If a class is absent from the sample.
     """
-    train = split.rows_of("train")
-    table = split.table.iloc[train]
-    kept = sample_positions(table["id"].tolist(), table["label"].to_numpy(), parse_sample(share, len(train)), seed)
-    part = split.table["part"].to_numpy(dtype=object).copy()
-    part[np.setdiff1d(train, train[kept])] = "unused"
-    sampled = replace(split, table=split.table.assign(part=part.astype(str)))
+    rows = split.rows_of(part)
+    table = split.table.iloc[rows]
+    kept = sample_positions(table["id"].tolist(), table["label"].to_numpy(), parse_sample(share, len(rows)), seed)
+    parts = split.table["part"].to_numpy(dtype=object).copy()
+    parts[np.setdiff1d(rows, rows[kept])] = "unused"
+    sampled = replace(split, table=split.table.assign(part=parts.astype(str)))
     check_split(sampled)
     return sampled
 

