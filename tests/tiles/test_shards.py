@@ -53,7 +53,7 @@ def mixed(images: Make, kaggle: Make, pcam: Make, tmp_path: Path) -> list[Path]:
 
 
 def groups_of(sources: list[Path], table: Path) -> str:
-    names = [path.stem for path in sorted(sources[0].rglob("*.tif"))][3:12] + ["t1", "s2", "nobody"]
+    names = [*[path.stem for path in sorted(sources[0].rglob("*.tif"))][3:12], "t1", "s2", "nobody"]
     table.write_text("id,slide\n" + "".join(f"{name},S{i % 3}\n" for i, name in enumerate(names)), encoding="utf-8")
     return str(table)
 
@@ -118,7 +118,7 @@ def test_a_shard_is_a_stretch_of_the_whole_and_says_which(kaggle: Make, tmp_path
     for part in parts:
         verify(part, quiet=True)
     told = info(parts[1], quiet=True)
-    assert "shard        2 of 4: of 10 tiles those after 2 up to 5" in told.lines()
+    assert "shard        2 of 4, tiles 3 to 5 of 10 listed" in told.lines()
     assert told.as_dict()["shard"]["listed"] == 10
     assert info(whole, quiet=True).shard is None
 
@@ -130,7 +130,7 @@ def test_a_shard_that_has_no_tile_is_a_store_that_can_be_looked_at(images: Make,
     told = info(part, verify=True, quiet=True)
     assert (told.n, told.mean_rgb) == (0, None)
     json.dumps(told.as_dict(), allow_nan=False)
-    assert "tiles        0 of 24 x 24" in told.lines()
+    assert told.lines()[1:4] == ["tiles        0 of 24 x 24", "labels       unknown 0", "shard        1 of 3, none of 2 listed"]
 
 
 def test_classes_and_size_are_those_of_the_whole(images: Make, tmp_path: Path) -> None:

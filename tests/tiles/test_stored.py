@@ -153,6 +153,13 @@ def test_stores_that_differ_in_what_is_positive_are_refused(images: Make, tmp_pa
     assert caught.value.found == "'1' in 'lab-0.store' and 'tumor' in 'lab-1.store'"
 
 
+def test_a_folder_of_stores_says_how_to_name_them(images: Make, tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    packed_in_shards(images("x", 2), to=tmp_path / "parts", of=2)
+    with pytest.raises(SourceProblem, match=r"found 0 other files, and 2 stores; name the stores one by one, as DIR/\*\.store"):
+        pack(tmp_path / "parts", out=tmp_path / "m.store", quiet=True)
+
+
 def test_a_store_is_never_written_over_by_a_pack_of_itself(images: Make, tmp_path: Path) -> None:
     packed = stores_of(images("x", 2), to=tmp_path)
     before = contents(packed[0])

@@ -74,10 +74,9 @@ class StoreInfo:
             f"labels       {in_words(self.labels)}",
         ]
         if self.shard:
-            first, last, whole = self.shard["first"], self.shard["last"], self.shard["listed"]
-            out.append(
-                f"shard        {self.shard['number']} of {self.shard['of']}: of {whole:,} tiles those after {first:,} up to {last:,}"
-            )
+            number, of, first, last, n = (self.shard[name] for name in ("number", "of", "first", "last", "listed"))
+            span = f"tiles {first + 1:,} to {last:,}" if last > first else "none"
+            out.append(f"shard        {number:,} of {of:,}, {span} of {n:,} listed")
         out += listed("source", {name: in_words(counts) for name, counts in self.by_source.items()})
         if self.images_without_label:
             out.append(f"unlabelled   {self.images_without_label:,} images of labelled sources have no label")
@@ -192,7 +191,7 @@ def label_counts(rows: pd.DataFrame, classes: tuple[str, str]) -> dict[str, int]
     counts = rows["label"].value_counts()
     found = {name: int(counts.get(code, 0)) for code, name in enumerate(classes) if name}
     unknown = int(counts.get(-1, 0))
-    return {**found, "unknown": unknown} if unknown else found
+    return {**found, "unknown": unknown} if unknown or not found else found
 
 
 def by_group(rows: pd.DataFrame, classes: tuple[str, str]) -> dict[str, dict[str, int]]:

@@ -109,12 +109,13 @@ def is_text(name: str) -> bool:
 
 
 class Folder(NamedTuple):
-    """One look into a folder: names of images, of subfolders, of images in formats not taken, and how many other files."""
+    """One look into a folder: names of images, of subfolders, of images in formats not taken, how many other files and stores."""
 
     images: list[str]
     folders: list[str]
     refused: list[str]
     ignored: int
+    stores: int
 
 
 def is_store(path: str) -> bool:
@@ -138,11 +139,13 @@ def look_into(path: str) -> Folder:
         if not is_text("".join(images)):
             others += [entry for entry in os.scandir(path) if not is_text(entry.name)]
             images = [name for name in images if is_text(name)]
-        refused, ignored = [], 0
+        refused, ignored, stores = [], 0, 0
         for entry in others:
             extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
             if entry.is_dir():
-                if not is_store(entry.path):
+                if is_store(entry.path):
+                    stores += 1
+                else:
                     folders.append(entry.name)
             elif extension in IMAGE_EXTENSIONS and entry.is_file() and is_text(entry.name):
                 images.append(entry.name)
@@ -154,4 +157,4 @@ def look_into(path: str) -> Folder:
         raise SourceProblem(
             f"a readable folder {shown(path)}", str(error.strerror), "check its name and its permissions"
         ) from error
-    return Folder(images, folders, sorted(set(refused)), ignored)
+    return Folder(images, folders, sorted(set(refused)), ignored, stores)

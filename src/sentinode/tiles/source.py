@@ -116,8 +116,8 @@ def list_folder(path: Path, kind: str) -> Listing:
     if not inside.images:
         raise SourceProblem(
             f"images (.tif, .tiff, .png, .jpg, .jpeg) in {shown(path)}",
-            f"{inside.ignored + len(inside.refused)} other files",
-            "name another folder",
+            f"{inside.ignored + len(inside.refused)} other files{f', and {inside.stores} stores' if inside.stores else ''}",
+            "name the stores one by one, as DIR/*.store does" if inside.stores else "name another folder",
         )
     count = len(inside.images)
     stems = [name[:-4] if name[-4:] in IMAGE_EXTENSIONS and len(name) > 4 else without_extension(name) for name in inside.images]
