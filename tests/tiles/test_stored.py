@@ -91,11 +91,11 @@ def test_px_resizes_what_was_packed_and_keeps_the_size_it_once_had(images: Make,
 
 
 def test_stores_of_other_sizes_are_refused(images: Make, tmp_path: Path) -> None:
-    packed = stores_of(images("x", 2), images("y", 1, px=30, name="u"), to=tmp_path)
+    packed = stores_of(images("y", 1, px=30, name="u"), images("x", 2), to=tmp_path)
     with pytest.raises(SourceProblem) as caught:
         pack(*packed, out=tmp_path / "m.store", quiet=True)
-    assert caught.value.expected == "tiles of 24 x 24 in every store, as in 'lab-0.store'"
-    assert caught.value.found == "30 x 30 in 'lab-1.store'"
+    assert caught.value.expected == "tiles of 24 x 24 in every store, as in 'lab-1.store'"
+    assert caught.value.found == "30 x 30 in 'lab-0.store'"
     assert "--px 24" in caught.value.do
     assert len(pack(*packed, out=tmp_path / "m.store", px=24, quiet=True)) == 3
 
@@ -221,7 +221,7 @@ def test_pixels_that_are_gone_while_they_are_copied_are_told(
 def test_rows_that_were_changed_are_told(kaggle: Make, tmp_path: Path, column: str) -> None:
     parts = packed_in_shards(kaggle(4), to=tmp_path, of=2)
     rows = pd.read_parquet(parts[0] / "rows.parquet")
-    rows[column] = rows[column].iloc[::-1].to_numpy() if column != "group" else "other"
+    rows[column] = {"label": 1 - rows["label"], "group": "other"}.get(column, rows[column].iloc[::-1].to_numpy())
     rows.to_parquet(parts[0] / "rows.parquet", index=False)
     with pytest.raises(StoreProblem, match=r"rows\.parquet of .*part-1"):
         pack(*parts, out=tmp_path / "m.store", quiet=True)
@@ -232,13 +232,13 @@ def test_merging_that_is_killed_goes_on(kaggle: Make, tmp_path: Path, monkeypatc
     (root / "train" / "bad.tif").write_bytes(b"bad")
     whole = pack(root, out=tmp_path / "whole.store", quiet=True)
     parts, out = packed_in_shards(root, to=tmp_path, of=4), tmp_path / "m.store"
-    for enough in (1, 5, 9):
+    for enough in (0, 2, 6):
         process = start(parts, out)
         wait_for(partial(reached, out, enough))
         process.kill()
         process.wait()
     finished = lines(out)
-    assert finished >= 9
+    assert finished >= 6
     done: list[int] = []
     real = pack_module.decode_block
 

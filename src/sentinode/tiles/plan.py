@@ -69,13 +69,20 @@ def plan_pack(sources: tuple[str | Path, ...], settings: PackSettings, scratch: 
         unmatched = join.unmatched
     starts = [0, *accumulate(len(listing.ids) for listing in listings)]
     px = settings.px or measure(listings)
-    misfit = next((listing for listing in listings if listing.stored is not None and listing.stored.px != px), None)
-    if misfit is not None and misfit.stored is not None and settings.px is None:
-        found = f"{misfit.stored.px} x {misfit.stored.px} in {shown(misfit.origin())}"
-        do = f"add --px {px} to resize, or pack its sources again with --px {px}"
-        raise SourceProblem(f"tiles of {px} x {px} in every store, as in {shown(listings[0].origin())}", found, do)
+    if settings.px is None:
+        check_sizes(listings, px)
     plan = Plan(listings, starts, classes, px, groups, unmatched, settings)
     return plan if settings.shard is None else share_of(plan, *shard_of(settings.shard))
+
+
+def check_sizes(listings: list[Listing], px: int) -> None:
+    """Raise SourceProblem for a store of tiles of another size: nobody means that all of them are left out."""
+    like = next((listing for listing in listings if listing.stored is None or listing.stored.px == px), listings[0])
+    for listing in listings:
+        if listing.stored is not None and listing.stored.px != px:
+            found = f"{listing.stored.px} x {listing.stored.px} in {shown(listing.origin())}"
+            do = f"add --px {px} to resize, or pack its sources again with --px {px}"
+            raise SourceProblem(f"tiles of {px} x {px} in every store, as in {shown(like.origin())}", found, do)
 
 
 def share_of(plan: Plan, number: int, of: int) -> Plan:

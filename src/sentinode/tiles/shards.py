@@ -66,7 +66,7 @@ def list_stores(paths: Sequence[Path]) -> dict[Path, list[Listing]]:
         first = members[0].path
         if members[0].shard:
             check_shards(members, lacking[key], next((other for other in broken if other is not members), None))
-            members.sort(key=lambda part: int(part.shard["number"]))
+            members.sort(key=lambda part: part.shard["number"])
         listed[first] = join_parts(members)
     return listed
 
@@ -77,9 +77,10 @@ def read_part(path: Path) -> Part:
     check_rows(store)
     offset = store.tiles.offset if isinstance(store.tiles, np.memmap) else HEADER_BYTES
     part = Part(path, store.px, store.classes, store.record, store.rows, offset)
-    keys = {"number", "of", "pack", "listed"}
-    if part.shard and not (isinstance(part.shard, dict) and keys <= set(part.shard)):
+    if part.shard and not (isinstance(part.shard, dict) and isinstance(part.shard.get("pack"), str)):
         raise unreadable(path, "a shard without its facts")
+    if part.shard and not all(isinstance(part.shard.get(name), int) for name in ("number", "of", "listed")):
+        raise unreadable(path, "a shard without its numbers")
     return part
 
 
