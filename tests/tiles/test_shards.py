@@ -63,9 +63,9 @@ def groups_of(sources: list[Path], table: Path) -> str:
 def test_all_shards_together_are_the_store_of_one_machine(
     mixed: list[Path], tmp_path: Path, of: int, options: dict[str, Any]
 ) -> None:
-    table = {} if options else {"groups": groups_of(mixed, tmp_path / "g.csv")}
-    whole = pack(*mixed, out=tmp_path / "whole.store", quiet=True, **options, **table)
-    parts = packed_in_shards(*mixed, to=tmp_path, of=of, **options, **table)
+    options = options or {"groups": groups_of(mixed, tmp_path / "g.csv")}
+    whole = pack(*mixed, out=tmp_path / "whole.store", quiet=True, **options)
+    parts = packed_in_shards(*mixed, to=tmp_path, of=of, **options)
     merged = pack(*reversed(parts), out=tmp_path / "merged.store", quiet=True)
     assert contents(merged.path) == contents(whole.path)
     assert merged.digest == whole.digest
@@ -130,7 +130,7 @@ def test_a_shard_that_has_no_tile_is_a_store_that_can_be_looked_at(images: Make,
     told = info(part, verify=True, quiet=True)
     assert (told.n, told.mean_rgb) == (0, None)
     json.dumps(told.as_dict(), allow_nan=False)
-    assert told.lines()[1:4] == ["tiles        0 of 24 x 24", "labels       unknown 0", "shard        1 of 3, none of 2 listed"]
+    assert told.lines()[1:4] == ["tiles        0 of 24 x 24", "labels       'unknown' 0", "shard        1 of 3, none of 2 listed"]
 
 
 def test_classes_and_size_are_those_of_the_whole(images: Make, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from sentinode.cli import main
 from sentinode.errors import SourceProblem, StoreProblem, UsageProblem
 from sentinode.tiles import pack as pack_module
+from sentinode.tiles import plan as plan_module
 from sentinode.tiles.journal import NAME
 from sentinode.tiles.pack import pack
 from sentinode.tiles.store import HEADER_BYTES, open_store
@@ -163,9 +164,9 @@ def test_a_folder_of_stores_says_how_to_name_them(images: Make, tmp_path: Path) 
 def test_a_store_is_never_written_over_by_a_pack_of_itself(images: Make, tmp_path: Path) -> None:
     packed = stores_of(images("x", 2), to=tmp_path)
     before = contents(packed[0])
-    for options in ({"overwrite": True}, {"resume": True}, {}):
+    for resume, overwrite in ((False, False), (True, False), (False, True)):
         with pytest.raises(UsageProblem) as caught:
-            pack(*packed, out=tmp_path / "x" / ".." / "lab-0.store", quiet=True, **options)
+            pack(*packed, out=tmp_path / "x" / ".." / "lab-0.store", quiet=True, resume=resume, overwrite=overwrite)
         assert "a source as well" in caught.value.found
     assert contents(packed[0]) == before
 
@@ -203,14 +204,14 @@ def test_pixels_that_are_gone_while_they_are_copied_are_told(
     kaggle: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
     parts = packed_in_shards(kaggle(8), to=tmp_path, of=2)
-    real = pack_module.fingerprint
+    real = plan_module.fingerprint
 
     def harmed(*args: Any) -> str:
         path = parts[1] / "tiles.npy"
         path.unlink() if harm == "gone" else os.truncate(path, HEADER_BYTES + 2 * TILE)
         return real(*args)
 
-    monkeypatch.setattr(pack_module, "fingerprint", harmed)
+    monkeypatch.setattr("sentinode.tiles.pack.fingerprint", harmed)
     with pytest.raises(StoreProblem) as caught:
         pack(*parts, out=tmp_path / "m.store", quiet=True)
     assert "part-2.store" in caught.value.expected
@@ -221,7 +222,8 @@ def test_pixels_that_are_gone_while_they_are_copied_are_told(
 def test_rows_that_were_changed_are_told(kaggle: Make, tmp_path: Path, column: str) -> None:
     parts = packed_in_shards(kaggle(4), to=tmp_path, of=2)
     rows = pd.read_parquet(parts[0] / "rows.parquet")
-    rows[column] = {"label": 1 - rows["label"], "group": "other"}.get(column, rows[column].iloc[::-1].to_numpy())
+    changed: dict[str, list[Any]] = {"label": [1, -1], "group": ["one", "two"]}
+    rows[column] = changed.get(column, rows[column].tolist()[::-1])
     rows.to_parquet(parts[0] / "rows.parquet", index=False)
     with pytest.raises(StoreProblem, match=r"rows\.parquet of .*part-1"):
         pack(*parts, out=tmp_path / "m.store", quiet=True)

@@ -178,7 +178,7 @@ def info(store: Store | str | Path, verify: bool = False, quiet: bool = False) -
         quarantined=dict(Counter(entry[2] for entry in quarantined).most_common()),
         quarantined_files=quarantined,
         converted=dict(record["converted"]),
-        sha1_ids=int(rows["id"].map(lambda name: SHA1.match(name) is not None).sum()),
+        sha1_ids=sum(SHA1.match(name) is not None for name in rows["id"]),
         sha1_right=right,
         digest=store.digest,
         verified=verify,

@@ -69,8 +69,8 @@ class Listing:
         if stored is not None and not leads:
             stored = replace(stored, lost=0, lost_unlabelled=0, merged=dict.fromkeys(stored.merged, 0), unmatched=0)
         columns = {name: getattr(self, name)[first:last] for name in ("ids", "paths", "labels", "groups", "indices")}
-        rest = {"quarantined": self.quarantined if leads else [], "ignored": self.ignored if leads else 0}
-        return replace(self, stored=stored, **columns, **rest)
+        quarantined, ignored = (self.quarantined, self.ignored) if leads else ([], 0)
+        return replace(self, stored=stored, quarantined=quarantined, ignored=ignored, **columns)
 
     def add(self, name: str, path: str, label: str, group: str = "") -> None:
         """Take one tile."""

@@ -57,7 +57,7 @@ def list_stores(paths: Sequence[Path]) -> dict[Path, list[Listing]]:
     parts = [read_part(path) for path in paths]
     sets: dict[object, list[Part]] = {}
     for part in parts:
-        key = (part.shard["pack"], part.shard["of"]) if part.shard else part.path
+        key: object = (part.shard["pack"], part.shard["of"]) if part.shard else part.path
         sets.setdefault(key, []).append(part)
     lacking = {key: missing_of(members) for key, members in sets.items() if members[0].shard}
     broken = [sets[key] for key, missing in lacking.items() if missing]
