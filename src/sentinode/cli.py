@@ -114,7 +114,7 @@ def quickstart(
 
 @app.command
 def pack(
-    *sources: Annotated[Path, Parameter(help="Folders, CSV manifests or PCam HDF5 files.")],
+    *sources: Annotated[Path, Parameter(help="Folders, CSV manifests, PCam HDF5 files, or stores.")],
     out: Out,
     settings: Annotated[PackSettings, Flat] = PackSettings(),
     job: Job = NEW_JOB,

@@ -1,6 +1,7 @@
 """Every option once: name, type, default, help. Flags, TOML recipes and `run.json` are derived from these classes."""
 
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,15 @@ def option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+def shard_of(text: str) -> tuple[int, int]:
+    """Return (2, 4) for "2/4"; raises UsageProblem for what is no share."""
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        do = "count shards from 1: --shard 1/4 to --shard 4/4"
+        raise UsageProblem("a shard and how many there are, such as 2/4", shown(text), do)
+    return int(found[1]), int(found[2])
+
+
 @dataclass(frozen=True)
 class PackSettings:
     """How images become a store."""
@@ -27,9 +37,14 @@ class PackSettings:
     labels: str | None = option(None, "CSV with columns id and label, for a plain folder of images.")
     ids: Literal["stem", "path"] = option("stem", "An image's id: its file name, or its path within the source; no ending.")
     workers: int | None = option(None, "Decoding threads; default: one a core.")
+    shard: str | None = option(
+        None, "Pack one share of all tiles alone: 2/4 is the second of four; 'pack' of all four stores makes them one."
+    )
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
+        if self.shard is not None:
+            shard_of(self.shard)
         for name, most in (("px", 2048), ("workers", 1024)):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= most:

@@ -34,7 +34,7 @@ packing.decode_block = slow
 {extra}
 print("go", flush=True)
 try:
-    packing.pack({source!r}, out={out!r}, resume=True, quiet=True, workers=2)
+    packing.pack(*{sources!r}, out={out!r}, resume=True, quiet=True, workers=2)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -45,9 +45,10 @@ STOPS = {
 }
 
 
-def start(source: Path, out: Path, pause: float = 0.02, extra: str = "") -> subprocess.Popen[str]:
+def start(source: Path | list[Path], out: Path, pause: float = 0.02, extra: str = "") -> subprocess.Popen[str]:
     """Start a slow pack in a process of its own and wait until it begins."""
-    code = SLOW.format(source=str(source), out=str(out), pause=pause, extra=extra)
+    sources = [str(path) for path in (source if isinstance(source, list) else [source])]
+    code = SLOW.format(sources=sources, out=str(out), pause=pause, extra=extra)
     env = {**os.environ, "PYTHONPATH": str(Path(sentinode.__file__).parents[1])}
     process = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -28,10 +28,12 @@ def choose_classes(listings: list[Listing], positive: str | None) -> Classes:
     Raises
     ------
     UsageProblem
-        If `positive` is not among the classes.
+        If `positive` is not among the classes, or not what a store has.
     SourceProblem
-        If more than two classes, or two that do not say which is positive, come without `positive`.
+        If more than two classes, or two that do not say which is positive, come without `positive`; if stores differ in it.
     """
+    if any(listing.stored is not None and any(listing.stored.classes) for listing in listings):
+        return classes_of_stores(listings, positive)
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
     for listing in listings:
@@ -70,3 +72,44 @@ def with_positive(positive: str, known: list[str], counts: Counter[str], fixed: 
     negative = others[0] if len(others) == 1 else f"not {positive}"
     merged = {name: counts[name] for name in others} if len(others) > 1 else {}
     return Classes((negative, positive), {"": -1, **dict.fromkeys(others, 0), positive: 1}, merged)
+
+
+def classes_of_stores(listings: list[Listing], positive: str | None) -> Classes:
+    """Return the classes where some listings come from stores with labels: those know which one is positive."""
+    first: dict[str, Listing] = {}
+    negatives: dict[str, None] = {}
+    for listing in listings:
+        if listing.stored is not None and any(listing.stored.classes):
+            first.setdefault(listing.stored.classes[1], listing)
+            negatives[listing.stored.classes[0]] = None
+    if len(first) > 1:
+        found = " and ".join(f"{shown(name, 40)} in {shown(listing.origin())}" for name, listing in list(first.items())[:2])
+        raise SourceProblem("one positive class in all stores", found, "pack them again with classes of the same names")
+    told = next(iter(first))
+    if positive not in {None, told}:
+        found = f"{shown(positive)}, and {shown(told, 40)} in {shown(first[told].origin())}"
+        raise UsageProblem("the positive class that the stores have", found, "leave --positive out")
+    merged = Counter(merged_before(listings))
+    labels = Counter(name for listing in listings for name in listing.labels if name not in {"", told})
+    others = sorted(labels) or list(negatives)[:1]
+    codes = {"": -1, **dict.fromkeys(others, 0), told: 1}
+    if len(others) == 1:
+        return Classes((others[0], told), codes, dict(merged))
+    if positive is None:
+        found = ", ".join(f"{shown(name, 40)} {labels[name]:,}" for name in others[:20])
+        do = f"give them one name, or say with --positive {told} that all of them are negative"
+        raise SourceProblem(f"one class beside {shown(told, 40)}, which is positive in the stores", found, do)
+    many = {listing.stored.classes[0] for listing in listings if listing.stored is not None and listing.stored.merged}
+    for name in others:
+        if name not in many:
+            merged[name] += labels[name]
+    return Classes((f"not {told}", told), codes, dict(sorted(merged.items())))
+
+
+def merged_before(listings: list[Listing]) -> dict[str, int]:
+    """Return how many tiles of each class had been merged into the negative one when the stores among the sources were packed."""
+    total: dict[str, int] = {}
+    for listing in listings:
+        for name, number in (listing.stored.merged if listing.stored is not None else {}).items():
+            total[name] = total.get(name, 0) + number
+    return total

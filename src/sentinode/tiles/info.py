@@ -26,7 +26,8 @@ class StoreInfo:
     """What `sentinode info` shows.
 
     `sizes` counts the tiles by width x height before any conversion; `mean_rgb` and `std_rgb` are over all pixels, in grey levels
-    from 0 to 255; `sha1_ids` of the ids look like SHA-1, `sha1_right` of them are that of the pixels.
+    from 0 to 255, None without a tile; `shard` says which share of a whole it is, None for a whole; `sha1_ids` of the ids look like
+    SHA-1, `sha1_right` of them are that of the pixels.
     """
 
     path: str
@@ -43,8 +44,8 @@ class StoreInfo:
     biggest_group: tuple[str, int] | None
     smallest_group: tuple[str, int] | None
     sizes: dict[str, int]
-    mean_rgb: tuple[float, float, float]
-    std_rgb: tuple[float, float, float]
+    mean_rgb: tuple[float, float, float] | None
+    std_rgb: tuple[float, float, float] | None
     duplicate_tiles: int
     duplicate_sets: int
     conflicting_sets: int
@@ -55,6 +56,7 @@ class StoreInfo:
     sha1_right: int
     digest: str
     verified: bool
+    shard: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values for JSON."""
@@ -71,15 +73,20 @@ class StoreInfo:
             f"tiles        {self.n:,} of {self.px} x {self.px}",
             f"labels       {in_words(self.labels)}",
         ]
+        if self.shard:
+            number, of, first, last, n = (self.shard[name] for name in ("number", "of", "first", "last", "listed"))
+            span = f"tiles {first + 1:,} to {last:,}" if last > first else "none"
+            out.append(f"shard        {number:,} of {of:,}, {span} of {n:,} listed")
         out += listed("source", {name: in_words(counts) for name, counts in self.by_source.items()})
         if self.images_without_label:
             out.append(f"unlabelled   {self.images_without_label:,} images of labelled sources have no label")
         out.append(self._group_line())
         out += listed("group", {name: in_words(counts) for name, counts in self.by_group.items()})
         out += listed("size", {name: f"{count:,}" for name, count in self.sizes.items()})
-        red, green, blue = self.mean_rgb
-        spread = ", ".join(f"{value:.1f}" for value in self.std_rgb)
-        out.append(f"mean colour  red {red:.1f}, green {green:.1f}, blue {blue:.1f} (std {spread})")
+        if self.mean_rgb is not None and self.std_rgb is not None:
+            red, green, blue = self.mean_rgb
+            spread = ", ".join(f"{value:.1f}" for value in self.std_rgb)
+            out.append(f"mean colour  red {red:.1f}, green {green:.1f}, blue {blue:.1f} (std {spread})")
         duplicates = f"{self.duplicate_tiles:,} tiles in {self.duplicate_sets:,} sets of equal pixels"
         out.append(f"duplicates   {duplicates}, {self.conflicting_sets:,} of them with different labels")
         out.append(f"ids          {self.sha1_ids:,} look like SHA-1; {self.sha1_right:,} of these are that of the pixels")
@@ -140,9 +147,10 @@ def info(store: Store | str | Path, verify: bool = False, quiet: bool = False) -
         verify_store(store, quiet=quiet)
     rows, record = store.rows, store.record
     sums, squares, right = pixel_pass(store, quiet)
-    pixels = len(store) * store.px**2
+    pixels = max(1, len(store) * store.px**2)
     mean = sums / pixels
     std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    colours = [(float(each[0]), float(each[1]), float(each[2])) if len(store) else None for each in (mean, std)]
     groups = rows["group"][rows["group"] != ""].value_counts(sort=False).sort_index()
     sets, tiles, conflicting = duplicates(rows)
     sizes = (rows["width"].astype(str) + " x " + rows["height"].astype(str)).value_counts()
@@ -162,18 +170,19 @@ def info(store: Store | str | Path, verify: bool = False, quiet: bool = False) -
         biggest_group=(str(groups.idxmax()), int(groups.max())) if len(groups) else None,
         smallest_group=(str(groups.idxmin()), int(groups.min())) if len(groups) else None,
         sizes={str(name): int(count) for name, count in sizes.items()},
-        mean_rgb=(float(mean[0]), float(mean[1]), float(mean[2])),
-        std_rgb=(float(std[0]), float(std[1]), float(std[2])),
+        mean_rgb=colours[0],
+        std_rgb=colours[1],
         duplicate_tiles=tiles,
         duplicate_sets=sets,
         conflicting_sets=conflicting,
         quarantined=dict(Counter(entry[2] for entry in quarantined).most_common()),
         quarantined_files=quarantined,
         converted=dict(record["converted"]),
-        sha1_ids=int(rows["id"].map(lambda name: SHA1.match(name) is not None).sum()),
+        sha1_ids=sum(SHA1.match(name) is not None for name in rows["id"]),
         sha1_right=right,
         digest=store.digest,
         verified=verify,
+        shard=record.get("shard"),
     )
 
 
@@ -182,7 +191,7 @@ def label_counts(rows: pd.DataFrame, classes: tuple[str, str]) -> dict[str, int]
     counts = rows["label"].value_counts()
     found = {name: int(counts.get(code, 0)) for code, name in enumerate(classes) if name}
     unknown = int(counts.get(-1, 0))
-    return {**found, "unknown": unknown} if unknown else found
+    return {**found, "unknown": unknown} if unknown or not found else found
 
 
 def by_group(rows: pd.DataFrame, classes: tuple[str, str]) -> dict[str, dict[str, int]]:

@@ -1,11 +1,12 @@
 """The list of a source's tiles, and one look into a folder."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from sentinode.errors import SourceProblem, shown
 from sentinode.tiles.hdf5 import Pair
+from sentinode.tiles.stored import Stored
 from sentinode.tiles.tables import IMAGE_EXTENSIONS
 
 OTHER_IMAGES = frozenset(
@@ -30,7 +31,7 @@ class Listing:
     """The tiles of one source in order of id.
 
     `ids`, `paths` (below `root`, with /), `labels` and `groups` are parallel; "" is unknown. `prefix` leads from the source to
-    `root`. `indices` are rows of an HDF5 file.
+    `root`. `indices` are rows of an HDF5 file, or of what is `stored`; what was packed before has its quarantine in the order it had.
     """
 
     name: str
@@ -47,10 +48,29 @@ class Listing:
     ignored: int = 0
     pair: Pair | None = None
     indices: list[int] = field(default_factory=list)
+    stored: Stored | None = None
 
     def place(self, i: int) -> str:
         """Return the path of tile `i` in its source, with /."""
         return self.prefix + self.paths[i]
+
+    def origin(self) -> str:
+        """Return the name of the store that it was packed into before, or else its own."""
+        return self.stored.places[0].folder.name if self.stored is not None else self.name
+
+    def whereabouts(self, i: int) -> str:
+        """Return where tile `i` lies, so that a reader finds it: source, path and, for one packed before, its store."""
+        store = f"{self.stored.folder_of(self.indices[i])}: " if self.stored is not None else ""
+        return f"{store}{self.name}/{self.place(i)}"
+
+    def part(self, first: int, last: int, *, leads: bool) -> "Listing":
+        """Return tiles `first` to `last` (not included); what is told of the source as a whole goes with the part that `leads`."""
+        stored = self.stored
+        if stored is not None and not leads:
+            stored = replace(stored, lost=0, lost_unlabelled=0, merged=dict.fromkeys(stored.merged, 0), unmatched=0)
+        columns = {name: getattr(self, name)[first:last] for name in ("ids", "paths", "labels", "groups", "indices")}
+        quarantined, ignored = (self.quarantined, self.ignored) if leads else ([], 0)
+        return replace(self, stored=stored, quarantined=quarantined, ignored=ignored, **columns)
 
     def add(self, name: str, path: str, label: str, group: str = "") -> None:
         """Take one tile."""
@@ -66,7 +86,8 @@ class Listing:
     def sort(self) -> None:
         """Put the tiles in order of id, by code point."""
         order = sorted(range(len(self.ids)), key=self.ids.__getitem__)
-        self.quarantined.sort()
+        if self.stored is None:
+            self.quarantined.sort()
         for name in ("ids", "paths", "labels", "groups", "indices"):
             column = getattr(self, name)
             if column:
@@ -88,12 +109,13 @@ def is_text(name: str) -> bool:
 
 
 class Folder(NamedTuple):
-    """One look into a folder: names of images, of subfolders, of images in formats not taken, and how many other files."""
+    """One look into a folder: names of images, of subfolders, of images in formats not taken, how many other files and stores."""
 
     images: list[str]
     folders: list[str]
     refused: list[str]
     ignored: int
+    stores: int
 
 
 def is_store(path: str) -> bool:
@@ -117,11 +139,13 @@ def look_into(path: str) -> Folder:
         if not is_text("".join(images)):
             others += [entry for entry in os.scandir(path) if not is_text(entry.name)]
             images = [name for name in images if is_text(name)]
-        refused, ignored = [], 0
+        refused, ignored, stores = [], 0, 0
         for entry in others:
             extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
             if entry.is_dir():
-                if not is_store(entry.path):
+                if is_store(entry.path):
+                    stores += 1
+                else:
                     folders.append(entry.name)
             elif extension in IMAGE_EXTENSIONS and entry.is_file() and is_text(entry.name):
                 images.append(entry.name)
@@ -133,4 +157,4 @@ def look_into(path: str) -> Folder:
         raise SourceProblem(
             f"a readable folder {shown(path)}", str(error.strerror), "check its name and its permissions"
         ) from error
-    return Folder(images, folders, sorted(set(refused)), ignored)
+    return Folder(images, folders, sorted(set(refused)), ignored, stores)

@@ -23,9 +23,10 @@ from sentinode.settings import PackSettings, settings_from
 from sentinode.tiles import journal
 from sentinode.tiles.decode import Outcome, TileReader, tile_digest
 from sentinode.tiles.journal import Block
-from sentinode.tiles.listing import Listing
+from sentinode.tiles.listing import Listing, is_store
 from sentinode.tiles.plan import Plan, fingerprint, plan_pack, row_batches, store_record
 from sentinode.tiles.store import FORMAT, HEADER_BYTES, UNFINISHED, Store, StoreWriter, open_store, usable_cores
+from sentinode.tiles.stored import Stored
 
 BLOCK_BYTES = 1 << 20
 """About how many bytes of pixels are one block: one journal line, one thread's work, one buffer."""
@@ -45,7 +46,8 @@ def pack(
     Parameters
     ----------
     sources
-        Kaggle folders, class folders, plain folders, `*_x.h5` files or folders of them, CSV manifests.
+        Kaggle folders, class folders, plain folders, `*_x.h5` files or folders of them, CSV manifests, and stores, which stand
+        for what they were packed from. All shards of a store together give, byte for byte, the tiles and rows of the whole.
     out
         The store's folder; new, or unfinished with `resume`, or a store with `overwrite`.
     settings
@@ -66,6 +68,8 @@ def pack(
     ------
     SourceProblem
         If a source cannot be used at all; single bad files do not raise but are listed in `record["quarantined"]`.
+    StoreProblem
+        If a store among the sources is not finished or not what was packed.
     UsageProblem
         If an option is unknown, `out` is taken, or unfinished work is from another input.
     MachineProblem
@@ -74,6 +78,9 @@ def pack(
     settings = settings_from(PackSettings, settings, options)
     out = Path(out)
     progress = Progress(quiet)
+    if is_store(str(out)) and out.resolve() in [Path(source).resolve() for source in sources]:
+        do = "choose another --out; where the sources are written with *, one that they do not take in"
+        raise UsageProblem("a store of its own for --out", f"{shown(out)}, which is a source as well", do)
     with ExitStack() as scratch:
         # What Pillow warns of is in the quarantine or of no matter; and a filter of the caller must not decide what is packed.
         scratch.enter_context(warnings.catch_warnings())
@@ -94,9 +101,9 @@ def pack(
             progress.say(f"{done.last:,} of {plan.n:,} tiles are already packed")
         with StoreWriter(out, plan.px, done.n_kept) as writer:
             write_blocks(plan, writer, done, progress)
-            if done.n_kept:
+            if done.n_kept or plan.share:  # of a share no tile may be left: the others have theirs
                 writer.finish(row_batches(plan, done), store_record(plan, done, inputs))
-        if not done.n_kept:
+        if not (done.n_kept or plan.share):
             clear_folder(out)
             out.rmdir()
             reasons = Counter(reason for reason, _ in done.refused.values())
@@ -182,6 +189,9 @@ def decode_block(plan: Plan, which: int, span: range, reader: TileReader, slots:
     if listing.pair is not None:
         fill_from_pair(listing, start, reader, slots, block)
         return block
+    if listing.stored is not None:
+        fill_from_stores(listing.stored, listing.indices[span.start - start : span.stop - start], reader, slots, block)
+        return block
     root, paths = listing.root, listing.paths
     header = reader.header()
     kept = 0
@@ -223,6 +233,20 @@ def fill_from_pair(listing: Listing, start: int, reader: TileReader, slots: list
         block.digests += tile_digest(slot)
 
 
+def fill_from_stores(stored: Stored, rows: list[int], reader: TileReader, slots: list[memoryview], block: Block) -> None:
+    """Fill slots with `rows` of what was packed before, each checked, with the sizes and notes that they had."""
+    for i, row, pixels, slot in zip(range(block.first, block.last), rows, stored.read(rows), slots, strict=False):
+        note = stored.notes.get(row, "")
+        width, height = stored.sizes.get(row, (stored.px, stored.px))
+        if stored.px == reader.px:
+            slot[:] = pixels
+        else:
+            image = Image.frombytes("RGB", (stored.px, stored.px), pixels)
+            note = reader.place(image, note.removesuffix("resized").removesuffix(", "), slot).note
+        enter(block, i, Outcome(width, height, note), reader.px)
+        block.digests += tile_digest(slot)
+
+
 def listed(counts: Counter[str]) -> str:
     """Return counts in words."""
     return ", ".join(f"{count:,} {name}" for name, count in counts.most_common()) or "none"
@@ -231,7 +255,9 @@ def listed(counts: Counter[str]) -> str:
 def say_result(store: Store, progress: Progress) -> None:
     """Say what was packed, and what was not."""
     quarantined = Counter(entry[2] for entry in store.record["quarantined"])
-    progress.say(f"{len(store):,} tiles of {store.px} x {store.px} in {shown(store.path)}")
+    shard = store.record.get("shard")
+    which = f", shard {shard['number']} of {shard['of']}" if shard else ""
+    progress.say(f"{len(store):,} tiles of {store.px} x {store.px} in {shown(store.path)}{which}")
     if quarantined:
         progress.say(f"left out: {listed(quarantined)} (sentinode info lists them)")
     if store.record["converted"]:

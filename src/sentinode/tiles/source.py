@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from sentinode.errors import SourceProblem, UsageProblem, shown
 from sentinode.settings import PackSettings
 from sentinode.tiles.hdf5 import find_pairs, is_hdf5, open_pair
-from sentinode.tiles.listing import Folder, Listing, as_text, is_text, look_into
+from sentinode.tiles.listing import Folder, Listing, as_text, is_store, is_text, look_into
+from sentinode.tiles.shards import list_stores
 from sentinode.tiles.tables import IMAGE_EXTENSIONS, as_label, read_columns, read_labels, without_extension
 
 FIXED_CLASSES = frozenset({"0", "1", ""})
@@ -25,7 +26,7 @@ def list_sources(sources: Iterable[str | Path], settings: PackSettings, scratch:
     Parameters
     ----------
     sources
-        Folders, `*_x.h5` files, CSV manifests.
+        Folders, `*_x.h5` files, CSV manifests, stores.
     settings
         `labels` and `ids` are used here.
     scratch
@@ -34,7 +35,10 @@ def list_sources(sources: Iterable[str | Path], settings: PackSettings, scratch:
     Raises
     ------
     SourceProblem
-        If a source is nothing known, holds no image, has a broken table, or an id stands for two tiles.
+        If a source is nothing known, holds no image, has a broken table, or an id stands for two tiles; or if shards do not
+        belong together.
+    StoreProblem
+        If a store is not finished or has been changed.
     UsageProblem
         If no source is given, one is named twice, or `labels` does not fit.
     """
@@ -45,10 +49,11 @@ def list_sources(sources: Iterable[str | Path], settings: PackSettings, scratch:
     twice = next((path for i, path in enumerate(resolved) if path in resolved[:i]), None)
     if twice is not None:
         raise UsageProblem("each SOURCE once", f"{shown(twice)} twice", "remove one")
+    stores = list_stores([path for path in resolved if is_store(str(path))])
     listings: list[Listing] = []
     for path in resolved:
-        listings += list_one(path, settings, scratch)
-    plain = [listing for listing in listings if listing.kind == "folder"]
+        listings += stores[path] if path in stores else list_one(path, settings, scratch)
+    plain = [listing for listing in listings if listing.kind == "folder" and listing.stored is None]
     if settings.labels is not None:
         if len(plain) != 1:
             raise UsageProblem(
@@ -59,7 +64,7 @@ def list_sources(sources: Iterable[str | Path], settings: PackSettings, scratch:
         label_folder(plain[0], Path(settings.labels))
     name_apart(listings)
     for listing in listings:
-        if settings.ids == "path" and listing.pair is None:
+        if settings.ids == "path" and listing.kind != "hdf5":
             prefix = f"{listing.name}/" if len(listings) > 1 else ""
             listing.ids = [prefix + without_extension(listing.prefix + path) for path in listing.paths]
         listing.sort()
@@ -111,8 +116,8 @@ def list_folder(path: Path, kind: str) -> Listing:
     if not inside.images:
         raise SourceProblem(
             f"images (.tif, .tiff, .png, .jpg, .jpeg) in {shown(path)}",
-            f"{inside.ignored + len(inside.refused)} other files",
-            "name another folder",
+            f"{inside.ignored + len(inside.refused)} other files{f', and {inside.stores} stores' if inside.stores else ''}",
+            "name the stores one by one, as DIR/*.store does" if inside.stores else "name another folder",
         )
     count = len(inside.images)
     stems = [name[:-4] if name[-4:] in IMAGE_EXTENSIONS and len(name) > 4 else without_extension(name) for name in inside.images]
@@ -230,11 +235,12 @@ def list_pair(path: Path, scratch: ExitStack) -> Listing:
 
 def name_apart(listings: list[Listing]) -> None:
     """Number sources of the same name, so that `source` in the rows says which it was."""
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     for listing in listings:
         name = as_text(listing.name) or "source"
-        seen[name] = seen.get(name, 0) + 1
-        listing.name = name if seen[name] == 1 else f"{name}-{seen[name]}"
+        names = [name, *(f"{name}-{number}" for number in range(2, len(listings) + 1))]
+        listing.name = next(free for free in names if free not in taken)
+        taken.add(listing.name)
         listing.quarantined = [entry._replace(source=listing.name) for entry in listing.quarantined]
 
 
@@ -247,7 +253,7 @@ def check_unique(listings: list[Listing]) -> None:
     places: dict[str, str] = {}
     for listing in listings:
         for i, name in enumerate(listing.ids):
-            place = f"{listing.name}/{listing.place(i)}"
+            place = listing.whereabouts(i)
             if name in places:
                 raise SourceProblem(
                     "each id once",

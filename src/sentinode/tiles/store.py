@@ -367,9 +367,15 @@ def verify(store: Store | str | Path, workers: int | None = None, quiet: bool = 
             f"{len(bad):,} of {len(store):,} tiles with others, the first {shown(store.rows['id'].iloc[bad[0]])} in row {bad[0]}",
             again,
         )
+    check_rows(store)
+
+
+def check_rows(store: Store) -> None:
+    """Raise StoreProblem if ids, labels, groups or digests are not those that were packed."""
     total = WholeDigest(store.px, store.classes)
     for start in range(0, len(store), ROWS_A_BATCH):
         part = store.rows.iloc[start : start + ROWS_A_BATCH]
         total.feed({name: part[name].tolist() for name in ("id", "label", "group", "digest")})
     if total.hex() != store.digest:
+        again = "pack it again; a file has been changed"
         raise StoreProblem(f"rows.parquet of {shown(store.path)} as it was packed", "other ids, labels or groups", again)
