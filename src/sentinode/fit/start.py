@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sentinode.errors import UsageProblem, shown
 from sentinode.fit.parts import Parts
 from sentinode.machine.memory import out_of_memory
+from sentinode.machine.ranks import ALONE, Ranks
 from sentinode.nets.backbone import Classifier, own_px, preprocessing_of
 from sentinode.nets.forward import placed
 from sentinode.nets.guard import check_scaling
@@ -40,7 +41,7 @@ class Job:
 
     `fingerprint` names settings, tiles and weights; `began` and `cpu_began` are the clocks at its start, those of
     the wall and of all cores' work (`time.perf_counter`, `time.process_time`). `watch` is told of each
-    epoch (1 is the first) and its validation AUROC, and may raise to stop.
+    epoch (1 is the first) and its validation AUROC, and may raise to stop. `ranks`: this process among those of the job.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Job:
     began: float = field(default_factory=time.perf_counter)
     cpu_began: float = field(default_factory=time.process_time)
     watch: Callable[[int, float], None] = unwatched
+    ranks: Ranks = ALONE
 
 
 @functools.cache
