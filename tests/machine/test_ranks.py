@@ -1,7 +1,5 @@
 """Who a process is among those that torchrun started, what is its own, and which of them speaks."""
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,13 +26,13 @@ class Notes:
 
 
 @pytest.fixture
-def second(monkeypatch: pytest.MonkeyPatch) -> Iterator[Notes]:
+def second(monkeypatch: pytest.MonkeyPatch) -> Notes:
     """Be the second of four processes, two on each machine."""
     for name, value in SECOND.items():
         monkeypatch.setenv(name, value)
     notes = Notes()
     monkeypatch.setattr(ranks, "notes", lambda: notes)
-    yield notes
+    return notes
 
 
 def test_without_torchrun_there_is_one_process_and_all_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
