@@ -306,6 +306,13 @@ def tell(text: str, *, of_error: bool = False) -> None:
         print(f"sentinode: {who}{text}" if of_error else text, file=sys.stderr if of_error else sys.stdout, flush=True)
 
 
+def asked() -> str:
+    """Return what a signal means: of several processes torchrun ends all where one has died."""
+    from sentinode.machine.ranks import started
+
+    return "interrupted" if started().world == 1 else "asked to end by Ctrl-C, or because another process of the job has died"
+
+
 SHARED = ("train", "predict")
 """Commands that several processes can divide."""
 
@@ -363,7 +370,7 @@ def guarded(call: Callable[[], object], *, debug: bool) -> int:
         tell(f"{masked(' '.join(str(error).split()))} (see --help)", of_error=True)
         return UsageProblem.exit_code
     except KeyboardInterrupt:
-        tell("interrupted; finished work is kept where the command has --resume, which goes on with it", of_error=True)
+        tell(f"{asked()}; finished work is kept where the command has --resume, which goes on with it", of_error=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (as `| head` does); nothing is left to say to it.

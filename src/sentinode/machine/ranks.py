@@ -113,7 +113,7 @@ class Ranks:
 
         sizes = torch.zeros(self.world, dtype=torch.int64)
         sizes[self.rank] = len(values)
-        mine = torch.zeros(int(self.summed(sizes).max()))
+        mine = torch.zeros(max(1, int(self.summed(sizes).max())))
         mine[: len(values)] = torch.from_numpy(np.ascontiguousarray(values))
         parts = [torch.empty_like(mine) for _ in sizes]
         with lost():
