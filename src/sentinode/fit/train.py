@@ -215,10 +215,10 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run | None:
 
 
 def own_part(planned: dict[str, Any], job: Job) -> Plan:
-    """Return the plan as this process follows it: with its own device and threads where there are several."""
+    """Return the plan as this process follows it: with its own device and threads where there are several, or were."""
     plan, ranks = Plan(**planned), job.ranks
-    if ranks.world == 1:
-        return dataclasses.replace(plan, processes=1)
+    if ranks.world == plan.processes == 1:
+        return plan
     own: dict[str, Any] = {
         "device": choose_device(job.settings.device)[0],
         "threads": job.settings.threads or torch.get_num_threads(),
