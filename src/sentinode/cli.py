@@ -227,7 +227,7 @@ def predict(
     """Score tiles with one run or an ensemble."""
     scores = sentinode.predict(*inputs, out=out, submission=submission, settings=settings, overwrite=overwrite, quiet=quiet)
     result = {"out": str(out), "tiles": len(scores.table), "mean_probability": float(scores.table["probability"].mean())}
-    print(json.dumps(result) if as_json else f"{result['tiles']:,} tiles scored: {shown(out)}")
+    tell(json.dumps(result) if as_json else f"{result['tiles']:,} tiles scored: {shown(out)}")
 
 
 @app.command
@@ -307,7 +307,37 @@ def ladder(
 
 def answer(result: Any, as_json: bool) -> None:
     """Print a result: its lines, or its values as JSON."""
-    print(json.dumps(result.as_dict(), ensure_ascii=True, allow_nan=False) if as_json else "\n".join(result.lines()))
+    tell(json.dumps(result.as_dict(), ensure_ascii=True, allow_nan=False) if as_json else "\n".join(result.lines()))
+
+
+def tell(text: str, *, of_error: bool = False) -> None:
+    """Print a result, or an error on standard error; of several processes one does."""
+    from sentinode.machine.ranks import speaker
+
+    who = speaker(of_error=of_error)
+    if who is not None:
+        print(f"sentinode: {who}{text}" if of_error else text, file=sys.stderr if of_error else sys.stdout, flush=True)
+
+
+def asked() -> str:
+    """Return what a signal means: of several processes torchrun ends all where one has died."""
+    from sentinode.machine.ranks import started
+
+    return "interrupted" if started().world == 1 else "asked to end by Ctrl-C, or because another process of the job has died"
+
+
+SHARED = ("train", "predict")
+"""Commands that several processes can divide."""
+
+
+def check_shared(tokens: list[str]) -> None:
+    """Raise UsageProblem where torchrun has started several processes of a command that one does."""
+    from sentinode.machine.ranks import started
+
+    verb = next((word for word in tokens if not word.startswith("-")), "")
+    if started().world > 1 and verb not in SHARED:
+        do = f"start 'sentinode {verb}' without torchrun"
+        raise UsageProblem(f"{' or '.join(SHARED)}, which several processes can divide", shown(verb), do)
 
 
 def main(words: Iterable[str] | None = None) -> None:
@@ -315,7 +345,13 @@ def main(words: Iterable[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if words is None else words)
     debug = "--debug" in tokens
     tokens = [word for word in tokens if word != "--debug"]
-    sys.exit(guarded(lambda: app(tokens, exit_on_error=False, print_error=False, result_action="return_value"), debug=debug))
+
+    def call() -> None:
+        """Run the command."""
+        check_shared(tokens)
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+
+    sys.exit(guarded(call, debug=debug))
 
 
 @contextmanager
@@ -341,15 +377,13 @@ def guarded(call: Callable[[], object], *, debug: bool) -> int:
     except SentinodeError as error:
         if debug:
             raise
-        print(f"sentinode: {masked(str(error))}", file=sys.stderr)
+        tell(masked(str(error)), of_error=True)
         return error.exit_code
     except CycloptsError as error:
-        print(f"sentinode: {masked(' '.join(str(error).split()))} (see --help)", file=sys.stderr)
+        tell(f"{masked(' '.join(str(error).split()))} (see --help)", of_error=True)
         return UsageProblem.exit_code
     except KeyboardInterrupt:
-        print(
-            "sentinode: interrupted; finished work is kept where the command has --resume, which goes on with it", file=sys.stderr
-        )
+        tell(f"{asked()}; finished work is kept where the command has --resume, which goes on with it", of_error=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (as `| head` does); nothing is left to say to it.

@@ -37,14 +37,14 @@ def store(tmp_path: Path) -> Store:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows by the number of tiles that each extraction made."""
     made: list[int] = []
-    true = features.extract
+    true = features.extracted
 
-    def extract(*of: Any, **how: Any) -> Any:
+    def extracted(*of: Any, **how: Any) -> Any:
         found = true(*of, **how)
         made.append(found.made)
         return found
 
-    monkeypatch.setattr(frozen, "extract", extract)
+    monkeypatch.setattr(frozen, "extracted", extracted)
     return made
 
 

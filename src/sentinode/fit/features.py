@@ -25,8 +25,10 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from sentinode.errors import DataProblem, MachineProblem, RunProblem, UsageProblem, shown
+from sentinode.fit.dealt import blocks
 from sentinode.fit.grown import Grown
 from sentinode.fit.table import Rows, Table
+from sentinode.machine.ranks import ALONE, Ranks
 from sentinode.nets.engine import FAILURES, Engine, fastest, named
 from sentinode.nets.forward import VIEWS, view
 from sentinode.nets.room import fewer, with_room
@@ -137,15 +139,32 @@ def extract(
     MachineProblem
         On a full disk, or in a folder that cannot be written.
     """
-    began, progress = time.perf_counter(), progress or Progress(quiet=True)
-    if how.views not in VIEWS:
-        raise UsageProblem("1, 4 or 8 views", shown(how.views), "change --views")
     rows = np.flatnonzero(store.rows["label"].to_numpy() >= 0) if rows is None else rows
-    if not len(rows):
+    return extracted(Source(store, rows, module, how, engine), folder, progress or Progress(quiet=True))
+
+
+def extracted(source: "Source", folder: str | Path | None, progress: Progress) -> Features:
+    """Return the features of the tiles of `source`, as `extract` does; the other processes of its ranks `help_extract` meanwhile."""
+    began, store = time.perf_counter(), source.store
+    if source.how.views not in VIEWS:
+        raise UsageProblem("1, 4 or 8 views", shown(source.how.views), "change --views")
+    if not len(source.rows):
         raise DataProblem(f"tiles of {shown(store.path)} to extract features of", "none with a label", "label some of them")
     folder = Path(folder or store.path.with_name(store.path.name.removesuffix(".store") + ".features"))
-    found = taken(Source(store, rows, module, how, engine), digests_of(store, rows), folder, progress)
+    found = taken(source, digests_of(store, source.rows), folder, progress)
+    source.ranks.told(None)
     return replace(found, seconds=time.perf_counter() - began)
+
+
+def help_extract(source: "Source") -> None:
+    """Compute the blocks that the first process deals to this one, until it has all it wants."""
+    transform = Transform(source.how.preprocessing, source.store.px).to(source.device)
+    while (wanted := source.ranks.told(None)) is not None:
+        part = replace(source, rows=np.array(wanted["rows"], np.int64), most=wanted["most"])
+        engine = named(wanted["engine"], part.module, transform(part.tiles(0, part.batch)))
+        make = functools.partial(block, part, engine, transform, wanted["size"][2])
+        for _ in blocks(source.ranks, make, len(part.rows), tuple(wanted["size"]), part.batch):
+            pass  # nothing comes of it here: the first process has them
 
 
 def taken(source: "Source", digests: list[bytes], folder: Path, progress: Progress) -> Features:
@@ -239,7 +258,8 @@ def locked(home: Path, progress: Progress) -> Iterator[None]:
 class Source:
     """Where features come from: tiles at `rows` of `store`, through `module`, in the form of `engine` if there is one.
 
-    `most` is how many tiles memory has room for at a time, where that has turned out to be fewer than usual.
+    `most` is how many tiles memory has room for at a time, where that has turned out to be fewer than usual. `ranks`: this process
+    among those that divide the work.
     """
 
     store: Store
@@ -248,6 +268,7 @@ class Source:
     how: Extraction
     engine: Engine | None
     most: int = 0
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         """Put the network into evaluation mode: batch norm and dropout are as they will be used."""
@@ -292,15 +313,14 @@ def grow(grown: Grown, digests: list[bytes], source: Source, progress: Progress)
         with grown.growing(engine, (views, d), n, more):
             return engine
     progress.say(f"features by {engine.name}: {engine.reasons}")
+    source.ranks.told({"rows": source.rows.tolist(), "most": at_once, "engine": engine.name, "size": (step, views, d)})
+    make, size = functools.partial(block, source, engine, transform, d), (step, views, d)
     with progress.track("features", n) as tick, grown.growing(engine, (views, d), n, more) as growing:
-        for first in range(0, n, step):
-            last = min(first + step, n)
-            make = functools.partial(block, source, engine, transform, (first, last), d)
-            values, at_once = with_room(make, at_once)
-            if at_once < planned:
-                progress.say(fewer(planned, at_once), always=True)
-                growing.note_at_once(at_once)
-                planned = at_once
+        for (first, last), values, room in blocks(source.ranks, make, n, size, at_once):
+            if room < planned:
+                progress.say(fewer(planned, room), always=True)
+                growing.note_at_once(room)
+                planned = room
             growing.append(values, b"".join(digests[first:last]))
             tick(last - first)
     return None
@@ -337,7 +357,7 @@ def given(source: Source) -> Engine | None:
 
 
 def block(
-    source: Source, engine: Engine, transform: Transform, span: tuple[int, int], d: int, at_once: int
+    source: Source, engine: Engine, transform: Transform, d: int, span: tuple[int, int], at_once: int
 ) -> npt.NDArray[np.float32]:
     """Return the features of tiles `span[0]` to `span[1]`, float32 [k, views, d]; RunProblem for any that are not finite."""
     (first, last), views = span, VIEWS[source.how.views]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sentinode.errors import StoreProblem, shown
 from sentinode.machine.memory import out_of_memory
+from sentinode.machine.ranks import ALONE, Ranks
 from sentinode.nets.room import free_caches
 from sentinode.tiles.store import Store, Tiles
 
@@ -30,12 +31,14 @@ class Feed:
 
     `tiles`: uint8 [m, px, px, 3], a tensor on the device where resident, else the store's memory map. `rows`: int64 [n], where in
     `tiles` each of the feed's tiles is. `labels`: float32 [n] on the device. `store`: where they are read from, unless resident.
+    `ranks`: this process among those that divide the tiles; each has a feed of all of them.
     """
 
     tiles: Tensor | Tiles
     rows: npt.NDArray[np.int64]
     labels: Tensor
     store: Store | None = None
+    ranks: Ranks = ALONE
 
     def __len__(self) -> int:
         """Return the number of tiles."""
@@ -65,8 +68,9 @@ class Feed:
                 yield tiles.to(self.labels.device, non_blocking=True), self.labels[index]
 
     def in_order(self, batch: int) -> Iterator[Tensor]:
-        """Yield the tiles, first to last, at most `batch` at a time."""
-        order = [part for part in np.split(np.arange(len(self)), range(batch, len(self), batch)) if len(part)]
+        """Yield the tiles of this process's share, first to last, at most `batch` at a time; alone it has all."""
+        first, last = self.ranks.span(len(self), batch)
+        order = [np.arange(at, min(at + batch, last)) for at in range(first, last, batch)]
         return (tiles for tiles, _ in self.batches(order))
 
 
@@ -110,17 +114,17 @@ class ReadAhead:
             yield batch
 
 
-def make_feed(store: Store, rows: npt.NDArray[np.int64], *, device: str, resident: bool) -> Feed:
+def make_feed(store: Store, rows: npt.NDArray[np.int64], *, device: str, resident: bool, ranks: Ranks = ALONE) -> Feed:
     """Return the feed of `rows` (int64 [n], labelled) of `store`; resident ones are copied to `device` once, if they find room there."""
     labels = torch.from_numpy(store.rows["label"].to_numpy()[rows].astype(np.float32)).to(device)
     if resident:
         try:
-            return Feed(torch.from_numpy(read_rows(store, rows)).to(device), np.arange(len(rows)), labels)
+            return Feed(torch.from_numpy(read_rows(store, rows)).to(device), np.arange(len(rows)), labels, ranks=ranks)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
         free_caches()
-    return Feed(store.tiles, rows, labels, store)
+    return Feed(store.tiles, rows, labels, store, ranks)
 
 
 def read_rows(store: Store, rows: npt.NDArray[np.int64]) -> Tiles:

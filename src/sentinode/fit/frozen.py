@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sentinode.fit.features import Extraction, Features, extract
+from sentinode.fit.features import Extraction, Features, Source, extracted, help_extract
 from sentinode.fit.heads import Fitted, check_room, fit_head
 from sentinode.fit.measure import forward_flop
 from sentinode.fit.probe import keep_floor_sample
@@ -22,8 +22,8 @@ from sentinode.settings import TrainSettings
 Values = npt.NDArray[np.float32]
 
 
-def features_of(job: Job) -> tuple[Features, Features]:
-    """Return the features of the training and of the validation tiles, from the feature store or extracted now.
+def sources_of(job: Job) -> tuple[Source, Source]:
+    """Return where the features of the training and of the validation tiles come from.
 
     Those of the validation tiles are in fp32, as prediction computes: they choose, and the threshold must hold there.
     """
@@ -32,14 +32,26 @@ def features_of(job: Job) -> tuple[Features, Features]:
     if job.settings.head == "logistic":
         check_room(len(job.parts.train[1]), pooled.width)  # before hours of extraction, not after
     facts = {"network": job.facts.network, "arguments": job.facts.arguments["model_args"]}
-    made = []
+    sources = []
     for (store, rows), views, exact in (
         (job.parts.train, job.settings.feature_views, job.settings.precision == "fp32"),
         (job.parts.valid, 1, True),
     ):
         how = Extraction(job.facts.preprocessing, facts, views, "fp32" if exact else "auto")
-        made.append(extract(store, pooled, how, rows=rows, folder=job.settings.features, progress=job.progress))
-    return made[0], made[1]
+        sources.append(Source(store, rows, pooled, how, None, ranks=job.ranks))
+    return sources[0], sources[1]
+
+
+def features_of(job: Job) -> tuple[Features, Features]:
+    """Return the features of the training and of the validation tiles, from the feature store or extracted now."""
+    train, valid = (extracted(source, job.settings.features, job.progress) for source in sources_of(job))
+    return train, valid
+
+
+def help_features(job: Job) -> None:
+    """Help the first process to extract: it alone fits the head, and needs them all."""
+    for source in sources_of(job):
+        help_extract(source)
 
 
 def fitted_head(job: Job, settings: TrainSettings, features: tuple[Features, Features]) -> Fitted:
@@ -48,8 +60,11 @@ def fitted_head(job: Job, settings: TrainSettings, features: tuple[Features, Fea
     return fit_head(settings.head, train, job.parts.labels("train"), valid, job.parts.labels("valid"), settings, job.watch)
 
 
-def train_frozen(job: Job) -> Run:
-    """Extract features, fit the head, write the run."""
+def train_frozen(job: Job) -> Run | None:
+    """Extract features, fit the head, write the run; None where another process writes it."""
+    if not job.ranks.first:
+        help_features(job)
+        return None
     kept = {"fingerprint": job.fingerprint, "settings": dataclasses.asdict(job.settings)}
     write_json(job.folder / "unfinished.json", kept)
     keep_floor_sample(job.folder / "floor.npz", *job.parts.train)
@@ -63,9 +78,14 @@ def train_frozen(job: Job) -> Run:
 
 def fit_head_first(job: Job) -> None:
     """Fit the head to the features of the network as it came: random weights above good features would spoil them at first."""
-    fitted = fitted_head(dataclasses.replace(job, watch=unwatched), job.settings, features_of(job))
-    classifier_of(job.network).head.load_state_dict(fitted.head.state_dict())
-    job.progress.say(f"head first: {fitted.note}, valid AUROC {fitted.auroc:.4f}")
+    head = classifier_of(job.network).head
+    if job.ranks.first:
+        fitted = fitted_head(dataclasses.replace(job, watch=unwatched), job.settings, features_of(job))
+        head.load_state_dict(fitted.head.state_dict())
+        job.progress.say(f"head first: {fitted.note}, valid AUROC {fitted.auroc:.4f}")
+    else:
+        help_features(job)
+    job.ranks.spread(*head.state_dict().values())
 
 
 def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted) -> Run:

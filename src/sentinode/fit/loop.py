@@ -1,7 +1,7 @@
 """THE training loop. Read it from top to bottom: it is all there is.
 
 Every random draw of a step is a function of (seed, step), and every order of an epoch one of (seed, epoch): a run that was
-killed goes on from its checkpoint to the same weights, bit for bit on a CPU.
+killed goes on from its checkpoint to the same weights, bit for bit on a CPU. Several processes (`fit/shares.py`) divide each step.
 """
 
 import math
@@ -18,7 +18,9 @@ from torch.nn import functional
 from sentinode.fit import sound
 from sentinode.fit.augment import Augmentation, augmented
 from sentinode.fit.feed import Feed, epoch_order
+from sentinode.fit.shares import Norms, Share, drops_of, positions_of
 from sentinode.machine.plan import Plan
+from sentinode.machine.ranks import Ranks
 from sentinode.nets.forward import Logits, arithmetic, logits
 from sentinode.nets.room import SameDrop, fewer, with_room
 from sentinode.nets.transform import Transform
@@ -89,23 +91,36 @@ def fit(
     to stop. Time: `settings.minutes` bounds training and validation together (`state.until`), and the schedule then follows the clock.
     """
     steps_an_epoch = len(epoch_order(len(train), settings.batch, settings.seed, 0))
-    began, cpu_began = time.perf_counter() - state.seconds, time.process_time() - state.cpu_seconds
+    ranks = train.ranks
+    drops = drops_of(state.model, transform.input_px, plan.device, plan.precision) if ranks.world > 1 else ()
+    follow_clock(state, ranks)
+    began = time.perf_counter() - state.seconds
+    cpu_began = time.process_time() - (state.cpu_seconds if ranks.first else 0.0)
     while not state.stopped_by:
         order = epoch_order(len(train), settings.batch, settings.seed, state.epoch)[state.step_in_epoch :]
-        for batch, tick in timed(train.batches(order), state):
+        own = [positions_of(ranks, whole, plan.micro_batch) for whole in order]
+        for whole, (batch, tick) in zip(order, timed(train.batches(own), state), strict=True):
             schedule(state, settings, steps_an_epoch)
-            take_step(state, batch, transform, settings, plan)
+            take_step(state, batch, transform, settings, plan, Share(len(whole), ranks, drops))
             tick()
             state.seconds = time.perf_counter() - began
             state.stopped_by = ended(state, settings)
+            if settings.minutes is not None:
+                follow_clock(state, ranks)
             if state.stopped_by:
                 break
             keep(state, "step")
         validate(state, judge, transform, plan, began)
-        state.cpu_seconds = time.process_time() - cpu_began
+        state.cpu_seconds = ranks.total(time.process_time() - cpu_began)
         if not state.stopped_by:
             state.stopped_by = finished(state, settings)
+        follow_clock(state, ranks)
         keep(state, "epoch")
+
+
+def follow_clock(state: Progressing, ranks: Ranks) -> None:
+    """Take over what the first process's clock says, and whether it ends the training there."""
+    state.seconds, state.before, state.stopped_by = ranks.told((state.seconds, state.before, state.stopped_by))
 
 
 def timed(
@@ -125,27 +140,41 @@ def timed(
 
 
 def take_step(
-    state: Progressing, batch: tuple[Tensor, Tensor], transform: Transform, settings: TrainSettings, plan: Plan
+    state: Progressing,
+    batch: tuple[Tensor, Tensor],
+    transform: Transform,
+    settings: TrainSettings,
+    plan: Plan,
+    share: Share | None = None,
 ) -> None:
     """Take one optimiser step on tiles uint8 [n, px, px, 3] and labels float32 [n], in micro-batches that sum to the whole.
+
+    They are the whole of a step, or this process's `share` of it: then all processes take the same step together.
 
     Where memory is too small for a micro-batch, half of it goes through the network at a time from here on. Chance stays as it
     was: augmentation is drawn for the planned micro-batch, dropout's masks are cut from its. So the step is the same up to
     rounding, except for batch norms that learn their statistics: they see fewer tiles.
     """
-    planned, before = state.at_once or plan.micro_batch, sound.statistics(state.model)
-    loss_sum, state.at_once = with_room(lambda at_once: gradients(state, batch, transform, settings, plan, at_once), planned)
+    share, planned, before = share or Share(len(batch[1])), state.at_once or plan.micro_batch, sound.statistics(state.model)
+
+    def attempt(at_once: int) -> tuple[Tensor, Norms]:
+        """Compute the gradients of the share from the beginning."""
+        norms = Norms.begun(share.ranks, state.model, before)
+        return gradients(state, batch, transform, settings, plan, (share, norms, at_once)), norms
+
+    (loss_sum, norms), state.at_once = with_room(attempt, planned)
     if state.at_once < planned:
         state.news.append(fewer(planned, state.at_once))
-    state.tiles_seen += len(batch[1])
+    loss_sum = share.add_up(state.optimizer, loss_sum, norms)
+    state.tiles_seen += share.n
     state.step += 1
     state.step_in_epoch += 1
     bad = sound.not_finite(state, loss_sum)
     if sound.on_device(state):
-        sound.step_blindly(state, bad, loss_sum, len(batch[1]), before)
+        sound.step_blindly(state, bad, loss_sum, share.n, before)
         blend(state.average, state.model, settings.ema, state.step - 1, bad)
     elif bad:
-        sound.skip(state, len(batch[1]), before)
+        sound.skip(state, share.n, before)
     else:
         state.in_a_row = 0
         state.scaler.step(state.optimizer)
@@ -156,26 +185,40 @@ def take_step(
 
 
 def gradients(
-    state: Progressing, batch: tuple[Tensor, Tensor], transform: Transform, settings: TrainSettings, plan: Plan, at_once: int
+    state: Progressing,
+    batch: tuple[Tensor, Tensor],
+    transform: Transform,
+    settings: TrainSettings,
+    plan: Plan,
+    part: tuple[Share, Norms, int],
 ) -> Tensor:
-    """Leave a step's gradients at the parameters, `at_once` tiles through the network at a time; return the sum of the losses."""
-    tiles, labels = batch
+    """Leave a share's gradients at the parameters, and return the sum of its losses.
+
+    `part`: the share, the norms that learn in it, and how many tiles go through the network at a time.
+    """
+    (tiles, labels), (share, norms, at_once) = batch, part
     state.optimizer.zero_grad(set_to_none=True)  # those of an attempt for which memory was too small
     chance = torch.Generator().manual_seed(step_seed(settings.seed, state.step))
     torch.manual_seed(step_seed(settings.seed + 1, state.step))
     changes = Augmentation(settings.dihedral, settings.colour, settings.jpeg)
     weights = class_weights(labels, plan.positive_share) if settings.balance else torch.ones_like(labels)
     loss_sum = torch.zeros((), device=tiles.device)
-    parts = (torch.split(whole, plan.micro_batch) for whole in (tiles, labels, weights))
+    parts = zip(*(torch.split(whole, plan.micro_batch) for whole in (tiles, labels, weights)), strict=True)
     with arithmetic(tiles.device, plan.precision):  # around all parts: the weights are cast once
-        for some, truth, weight in zip(*parts, strict=True):
+        for size, ours in share.sizes(plan.micro_batch):
+            if not ours:
+                share.pass_over(size, tiles.device, changes, chance)
+                norms.fade()
+                continue
+            some, truth, weight = next(parts)
             with arithmetic(tiles.device, "fp32"):
                 changed = augmented(some, transform.mean, transform.std, changes, chance)
             pieces = (torch.split(whole, at_once) for whole in (changed, truth, weight))
             for outputs, true, heavy in zip(passes(state.model, next(pieces), transform), *pieces, strict=True):
                 losses = functional.binary_cross_entropy_with_logits(outputs.float(), true, weight=heavy, reduction="sum")
-                state.scaler.scale(losses / len(labels)).backward()  # type: ignore[no-untyped-call]
+                state.scaler.scale(losses / share.n).backward()  # type: ignore[no-untyped-call]
                 loss_sum += losses.detach()
+            norms.seen(-(-len(some) // at_once))
     return loss_sum
 
 
@@ -279,9 +322,8 @@ def validate(state: Progressing, judge: Judge, transform: Transform, plan: Plan,
     trained = state.seconds
     sound.look(state)
     sound.check_begun(state)
-    outputs = logits(
-        state.average, judge.feed.in_order(plan.micro_batch), transform, precision=plan.precision, say=state.news.append
-    )
+    tiles = judge.feed.in_order(plan.micro_batch)
+    outputs = judge.feed.ranks.gathered(logits(state.average, tiles, transform, precision=plan.precision, say=state.news.append))
     if state.best and not np.isfinite(outputs).all():
         state.stopped_by, state.seconds = sound.STOPPED, time.perf_counter() - began
         return

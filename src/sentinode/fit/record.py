@@ -157,7 +157,7 @@ def cost(state: Progressing, network: nn.Module, plan: Plan, px: int) -> dict[st
     tiles = sum(line["tiles"] for line in state.history)
     rate = tiles / state.train_seconds
     flop = flop_per_tile(network, px)
-    peak = peak_of(plan.device, plan.precision, torch.get_num_threads())
+    peak = plan.processes * peak_of(plan.device, plan.precision, torch.get_num_threads())
     on_gpu = plan.device.startswith("cuda")
     return {
         "seconds": round(state.seconds, 2),

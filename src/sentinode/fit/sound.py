@@ -30,10 +30,14 @@ Statistics = list[tuple[Tensor, Tensor]]
 """Buffers, and what they held."""
 
 
+def learning(model: nn.Module) -> list[_BatchNorm]:
+    """Return the batch norms of `model` that learn their statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+
+
 def statistics(model: nn.Module) -> Statistics:
     """Return the running statistics of batch norms that learn them: the one thing that a forward pass changes."""
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    return [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    return [(buffer, buffer.clone()) for norm in learning(model) for buffer in norm.buffers(recurse=False)]
 
 
 def on_device(state: "Progressing") -> bool:

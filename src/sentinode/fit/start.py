@@ -16,6 +16,7 @@ from sentinode.errors import UsageProblem, shown
 from sentinode.fit.parts import Parts
 from sentinode.machine.clock import Picked
 from sentinode.machine.memory import out_of_memory
+from sentinode.machine.ranks import ALONE, Ranks
 from sentinode.nets.backbone import Classifier, own_px, preprocessing_of
 from sentinode.nets.forward import placed
 from sentinode.nets.guard import check_scaling
@@ -41,7 +42,8 @@ class Job:
 
     `fingerprint` names settings, tiles and weights; `began` and `cpu_began` are the clocks at its start, those of
     the wall and of all cores' work (`time.perf_counter`, `time.process_time`). `watch` is told of each
-    epoch (1 is the first) and its validation AUROC, and may raise to stop. `picked` is what `minutes` decided.
+    epoch (1 is the first) and its validation AUROC, and may raise to stop. `picked` is what `minutes` decided. `ranks`: this
+    process among those of the job.
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class Job:
     cpu_began: float = field(default_factory=time.process_time)
     watch: Callable[[int, float], None] = unwatched
     picked: Picked = field(default_factory=Picked)
+    ranks: Ranks = ALONE
 
 
 @functools.cache

@@ -27,9 +27,10 @@ from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import cost, finish
 from sentinode.fit.start import Job, start, unwatched
 from sentinode.judge.auroc import auroc
-from sentinode.machine.clock import Picked, start_of_clock
+from sentinode.machine.clock import Costs, Picked, start_of_clock
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.machine.plan import Plan, choose_device, make_plan
+from sentinode.machine.ranks import ALONE, Ranks, joined, restarted
 from sentinode.nets.forward import Logits, logits, placed
 from sentinode.nets.trained import Run, load
 from sentinode.nets.transform import Transform
@@ -53,9 +54,15 @@ def train(
     quiet: bool = False,
     **options: Any,
 ) -> Run:
-    """Train as `sentinode.train` does, whose arguments these are (`flows/train.py`), without the picture."""
+    """Train as `sentinode.train` does, whose arguments these are (`flows/train.py`), without the picture.
+
+    Of several processes that torchrun started, each returns the run.
+    """
     settings = checked(settings_from(TrainSettings, settings, options))
-    return train_watched(store, Path(out), valid, settings, Claim(resume, overwrite, quiet))
+    again = restarted() and (Path(out) / "unfinished.json").exists()  # the same command, after a process of the job died
+    claim = Claim(resume or again, overwrite and not again, quiet)
+    with joined(settings.device) as ranks:
+        return train_watched(store, Path(out), valid, settings, claim, ranks=ranks)
 
 
 @dataclass(frozen=True)
@@ -75,38 +82,55 @@ def train_watched(
     settings: TrainSettings,
     claim: Claim,
     watch: Callable[[int, float], None] = unwatched,
+    ranks: Ranks = ALONE,
 ) -> Run:
-    """Train as `train` does; `watch` is told of each epoch (1 is the first) and its AUROC and may raise to stop.
+    """Train as `train` does, with the other processes of `ranks`.
 
-    What `settings` leave open `minutes` decides; of resolved ones nothing is.
+    `watch` is told of each epoch (1 is the first) and its AUROC and may raise to stop. What `settings` leave open `minutes` decides; of
+    resolved ones nothing is.
     """
     began, cpu_began = start_of_clock(), time.process_time()
     set_allocator()
-    progress, given, settings = Progress(claim.quiet), settings, resolved(settings)
+    progress, given, settings = Progress(claim.quiet or not ranks.first), settings, resolved(settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
 
-    if (folder / "run.json").exists() and not (folder / "unfinished.json").exists() and not claim.overwrite:
-        claim_folder(folder, "run.json", resume=claim.resume, overwrite=False)
+    if ranks.decided(lambda: is_finished(folder, claim)):
         return same(load(folder), given)
     device, _ = choose_device(settings.device)  # one that is not there is told before anything is written
-    parts = choose_parts(store, valid, settings)
-    picked = kept_or_picked(folder if claim.resume else None, given, parts, began)
+    parts, resumed = choose_parts(store, valid, settings), folder if claim.resume else None
+    picked = Picked(**ranks.decided(lambda: dataclasses.asdict(kept_or_picked(resumed, given, parts, began))))
     if picked.changes:
         settings = with_picked(given, picked)
         parts = fewer(parts, settings, picked.choosers)
     network, facts = start(settings, parts)
     fingerprint = fingerprint_of(settings, parts, facts.training.get("weights_digest", ""))
-    begun = claim_folder(folder, "run.json", resume=claim.resume, overwrite=claim.overwrite)
-    kept = unfinished(folder, fingerprint, settings)
-    job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, cpu_began, watch, picked)
+    ranks.check_same("tiles, settings and weights", fingerprint)
+
+    def claimed() -> tuple[bool, dict[str, Any]]:
+        """Claim the folder."""
+        begun = claim_folder(folder, "run.json", resume=claim.resume, overwrite=claim.overwrite)
+        return begun, unfinished(folder, fingerprint, settings)
+
+    begun, kept = ranks.decided(claimed)
+    job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, cpu_began, watch, picked, ranks)
     for line in (*parts.lines(), *([f"for {settings.minutes:g} minutes:", *picked.lines()] if picked.reasons else [])):
         progress.say(line)
     if "guard" in facts.training:
         progress.say(f"guard: {facts.training['guard']}")
-    keeping = nullcontext() if begun else nothing_left(folder, folder / "resume" / "state.safetensors")
+    cleared = ranks.first and not begun
+    keeping = nothing_left(folder, folder / "resume" / "state.safetensors") if cleared else nullcontext()
     with keeping, memory_problems(), refusing(device):
-        return train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
+        run = train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
+    ranks.wait()
+    return run or load(folder)
+
+
+def is_finished(folder: Path, claim: Claim) -> bool:
+    """Return whether a finished run is there that may be opened; UsageProblem if one is there that may not."""
+    if not (folder / "run.json").exists() or (folder / "unfinished.json").exists() or claim.overwrite:
+        return False
+    return claim_folder(folder, "run.json", resume=claim.resume, overwrite=False)
 
 
 def kept_or_picked(folder: Path | None, given: TrainSettings, parts: Parts, began: float) -> Picked:
@@ -138,31 +162,26 @@ def same(run: Run, given: TrainSettings) -> Run:
     return run
 
 
-def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
-    """Train the network itself; `planned` is the plan that an unfinished run was started with: another would change it."""
-    settings, parts, folder, progress = job.settings, job.parts, job.folder, job.progress
-    plan = Plan(**planned) if planned else plan_for(job)
+def train_network(job: Job, planned: dict[str, Any] | None) -> Run | None:
+    """Train the network itself; `planned` is the plan that an unfinished run was started with: another would change it.
+
+    Returns None where another process writes the run.
+    """
+    settings, parts, folder, progress, ranks = job.settings, job.parts, job.folder, job.progress, job.ranks
+    plan = own_part(planned or ranks.decided(lambda: dataclasses.asdict(plan_for(job))), job)
     torch.set_num_threads(plan.threads)
-    kept = {"fingerprint": job.fingerprint, "settings": dataclasses.asdict(settings), "plan": dataclasses.asdict(plan)}
-    kept |= {"picked": dataclasses.asdict(job.picked)} if job.picked.changes else {}
-    write_json(folder / "unfinished.json", kept)
-    keep_floor_sample(folder / "floor.npz", *parts.train)
+    if ranks.first:
+        kept = {"fingerprint": job.fingerprint, "settings": dataclasses.asdict(settings), "plan": dataclasses.asdict(plan)}
+        kept |= {"picked": dataclasses.asdict(job.picked)} if job.picked.changes else {}
+        write_json(folder / "unfinished.json", kept)
+        keep_floor_sample(folder / "floor.npz", *parts.train)
     transform = Transform(job.facts.preprocessing, parts.train[0].px).to(plan.device)
-    checkpoint = folder / "resume" / "state.safetensors"
-    if settings.backbone == "finetune" and not checkpoint.exists():
-        fit_head_first(job)
-    costs = measured(settings, parts, (job.network, job.facts), plan) if settings.minutes else None
-    state = new_state(placed(job.network, plan.device), settings, plan)
-    if checkpoint.exists():
-        damage = read_checkpoint(checkpoint, state, job.fingerprint)
-        if damage:
-            progress.say(damage, always=True)
-        progress.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
-    else:
-        state.cpu_seconds = time.process_time() - job.cpu_began
-    if costs:
-        state.until, state.validation_s = until(settings, parts, costs), len(parts.valid[1]) * costs.validate
-    feeds = [make_feed(of, rows, device=plan.device, resident=plan.resident) for of, rows in (parts.train, parts.valid)]
+    state = begun_state(job, plan)
+    if settings.minutes:
+        costs = ranks.decided(lambda: dataclasses.asdict(measured(settings, parts, (job.network, job.facts), plan)))
+        state.until, state.validation_s = until(settings, parts, Costs(**costs)), len(parts.valid[1]) * costs["validate"]
+    of_both = (parts.train, parts.valid)
+    feeds = [make_feed(of, rows, device=plan.device, resident=plan.resident, ranks=ranks) for of, rows in of_both]
     if plan.resident and any(feed.store for feed in feeds):
         progress.say("memory is too small to hold all tiles: they are read from disk, with the same result", always=True)
     if not state.step:
@@ -172,18 +191,25 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
         keeper = Keeper(folder, job.fingerprint, settings, progress, asked, len(feeds[0]), tick)
 
         def keep(state: Progressing, when: str) -> None:
-            keeper(state, when)
+            asked.asked = ranks.total(asked.asked) > 0  # none goes on where one was asked to end
+            if ranks.first:
+                keeper(state, when)
+            elif asked.asked and not state.stopped_by:
+                raise KeyboardInterrupt
             if when == "epoch" and not state.step_in_epoch:
                 job.watch(state.epoch, state.history[-1]["valid_auroc"])
 
         try:
             fit(state, feeds[0], judge, transform, settings, plan, keep)
         except StoreProblem:
-            keeper.checkpoint(state=state)  # no step is half taken where a batch could not be read
+            if ranks.first:
+                keeper.checkpoint(state=state)  # no step is half taken where a batch could not be read
             raise
     network = placed(job.network, plan.device)  # as prediction has it: training may have used another form
     network.load_state_dict(state.best)
-    raw = logits(network, feeds[1].in_order(64), transform)
+    raw = ranks.gathered(logits(network, feeds[1].in_order(64), transform))
+    if not ranks.first:
+        return None
     best = state.history[state.best_epoch]
     record = {
         "best_epoch": state.best_epoch + 1,
@@ -193,6 +219,38 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
         "plan": dataclasses.asdict(taken(plan, state)),
     }
     return finish(job, state.best, raw, record)
+
+
+def own_part(planned: dict[str, Any], job: Job) -> Plan:
+    """Return the plan as this process follows it: with its own device and threads where there are several, or were."""
+    plan, ranks = Plan(**planned), job.ranks
+    if ranks.world == plan.processes == 1:
+        return plan
+    own: dict[str, Any] = {
+        "device": choose_device(job.settings.device)[0],
+        "threads": job.settings.threads or torch.get_num_threads(),
+    }
+    return dataclasses.replace(plan, processes=ranks.world, **own)
+
+
+def begun_state(job: Job, plan: Plan) -> Progressing:
+    """Return what training begins with: the first state, or that of the checkpoint. All processes begin with the same."""
+    settings, ranks, progress = job.settings, job.ranks, job.progress
+    checkpoint = job.folder / "resume" / "state.safetensors"
+    resumed = ranks.decided(checkpoint.exists)
+    if settings.backbone == "finetune" and not resumed:
+        fit_head_first(job)
+    state = new_state(placed(job.network, plan.device), settings, plan)
+    if resumed:
+        damage = read_checkpoint(checkpoint, state, job.fingerprint)
+        if damage:
+            progress.say(damage, always=True)
+        progress.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
+        ranks.check_same("checkpoint", f"{state.epoch}, {state.step}")
+    else:
+        state.cpu_seconds = time.process_time() - job.cpu_began
+        ranks.spread(*state.model.state_dict().values(), *state.average.state_dict().values())
+    return state
 
 
 def taken(plan: Plan, state: Progressing) -> Plan:
@@ -253,6 +311,7 @@ def plan_for(job: Job) -> Plan:
         resident_bytes=(len(rows) + len(parts.valid[1])) * store.px * store.px * 3,
         positive_share=parts.positive_share,
         step_seconds=lambda plan: step_seconds(job.network, settings, plan, Transform(job.facts.preprocessing, store.px)),
+        ranks=job.ranks,
     )
     if known:
         plan = dataclasses.replace(plan, reasons=plan.reasons | {"precision": job.picked.reasons["precision"]})

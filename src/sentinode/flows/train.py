@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from sentinode.fit.train import train as fitted
+from sentinode.machine.ranks import started
 from sentinode.nets.trained import Run
 from sentinode.settings import TrainSettings
 from sentinode.tiles.store import Store
@@ -48,7 +49,7 @@ def train(
     Returns
     -------
     Run
-        The best network by validation AUROC, with its record.
+        The best network by validation AUROC, with its record; of several processes that torchrun started, in each.
 
     Raises
     ------
@@ -57,7 +58,7 @@ def train(
     """
     run = fitted(store, out=out, valid=valid, settings=settings, resume=resume, overwrite=overwrite, quiet=quiet, **options)
     minutes, picture = run.record["settings"].get("minutes"), run.path / PICTURE
-    if minutes is not None and not picture.exists():
+    if minutes is not None and started().first and not picture.exists():
         from sentinode.report.so_far import write_so_far
 
         write_so_far(picture, pd.read_csv(run.path / "history.csv"), minutes)

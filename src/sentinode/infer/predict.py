@@ -13,7 +13,8 @@ from sentinode.errors import RunProblem, SourceProblem, UsageProblem, shown
 from sentinode.infer.ensemble import mean_logit, members_of
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.machine.plan import choose_device
-from sentinode.nets.engine import fastest
+from sentinode.machine.ranks import ALONE, Ranks, joined
+from sentinode.nets.engine import fastest, named
 from sentinode.nets.trained import Run, load, weights_digest
 from sentinode.progress import Progress, Tick
 from sentinode.scores import Scores, probability_of, write_scores, write_submission
@@ -75,15 +76,27 @@ def predict(
     if submission and (tiles / "train_labels.csv").is_file() and (tiles / "test").is_dir():
         tiles = tiles / "test"
     runs = [load(run) for run in inputs[:-1]]
-    with open_or_pack(tiles, quiet=quiet) as store:
-        if submission:
-            check_whole(tiles, store)
-        scores = checked_against(runs, store, score_runs(runs, store, settings, quiet=quiet), Progress(quiet))
+    with joined(settings.device) as ranks:
+        quiet = quiet or not ranks.first
+        if ranks.world > 1 and not (tiles / "store.json").is_file():
+            raise UsageProblem("a packed store for several processes", shown(tiles), "pack these tiles first: 'sentinode pack'")
+        with open_or_pack(tiles, quiet=quiet) as store:
+            if submission:
+                check_whole(tiles, store)
+            scores = score_runs(runs, store, settings, quiet=quiet, ranks=ranks)
+            if ranks.first:
+                scores = checked_against(runs, store, scores, Progress(quiet))
+                write(scores, target, submission)
+            ranks.wait()
+    return scores
+
+
+def write(scores: Scores, target: Path, submission: bool) -> None:
+    """Write the table, or the submission."""
     if submission:
         write_submission(target, scores.table["id"].tolist(), scores.table["probability"].to_numpy())
     else:
         write_scores(target, scores)
-    return scores
 
 
 def checked_against(runs: list[Run], store: Store, scores: Scores, progress: Progress) -> Scores:
@@ -127,22 +140,28 @@ def score_store(runs: Sequence[str | Path], store: Store, views: int = 1, quiet:
     return score_runs([load(run) for run in runs], store, settings_from(PredictSettings, None, {"views": views}), quiet=quiet)
 
 
-def arithmetic_of(run: Run, store: Store, settings: PredictSettings, say: Callable[[str], object]) -> dict[str, Any]:
+def arithmetic_of(
+    run: Run, store: Store, settings: PredictSettings, ranks: Ranks, say: Callable[[str], object]
+) -> dict[str, Any]:
     """Return in what arithmetic a run computes, as `Run.logits` takes it; auto: in its fastest form, measured on the first tiles.
 
-    Few tiles are not worth measuring for: they are computed in plain fp32.
+    Few tiles are not worth measuring for: they are computed in plain fp32. Of several processes the first measures for all.
     """
     if settings.precision != "auto" or not len(store):
         return {"precision": "fp32" if settings.precision == "auto" else settings.precision}
     example = run.transform()(torch.from_numpy(np.array(store.tiles[: settings.batch])).to(run.device))
-    engine = fastest(run.model, example, tiles=len(store) * settings.views)
+    engine = fastest(run.model, example, tiles=len(store) * settings.views) if ranks.first else None
+    name = ranks.told(engine.name if engine else "")
+    engine = engine or named(name, run.model, example)
     say(f"{engine.name}: {engine.reasons}")
     return {"form": engine.call}
 
 
-def checking(store: Store, tick: Tick) -> Callable[[int], None]:
-    """Return what is told of each batch just scored: it checks that its tiles are those packed, and that the next can be read."""
-    seen = 0
+def checking(store: Store, seen: int, tick: Tick) -> Callable[[int], None]:
+    """Return what is told of each batch just scored, from tile `seen` on.
+
+    It checks that the batch's tiles are those packed, and that the next can be read.
+    """
     store.check()
 
     def done(k: int) -> None:
@@ -156,8 +175,10 @@ def checking(store: Store, tick: Tick) -> Callable[[int], None]:
 
 
 @memory_problems("use a smaller --batch, or free some memory")
-def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quiet: bool = False) -> Scores:
+def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quiet: bool = False, ranks: Ranks = ALONE) -> Scores:
     """Return the scores of `store`: columns id, group, label, logit, probability, and each member's logit where there are several.
+
+    The processes of `ranks` divide the tiles; each returns all scores.
 
     Raises StoreProblem if there is no tile, and RunProblem if the runs' tiles are of another size than the store's, of other classes
     among themselves, or of the store's classes the other way round.
@@ -180,13 +201,16 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
     progress = Progress(quiet)
     say = functools.partial(progress.say, always=True)
     members = []
+    first, last = ranks.span(len(store), settings.batch)
     for number, run in enumerate(runs, 1):
         run.model.to(device)
-        arithmetic = arithmetic_of(run, store, settings, progress.say)
-        with progress.track(f"run {number} of {len(runs)}", len(store)) as tick:
-            how: dict[str, Any] = {"views": settings.views, "done": checking(store, tick), "say": say}
+        arithmetic = arithmetic_of(run, store, settings, ranks, progress.say)
+        with progress.track(f"run {number} of {len(runs)}", last - first) as tick:
+            done = checking(store, first, tick)
+            how: dict[str, Any] = {"views": settings.views, "done": done, "say": say}
             with refusing(device):
-                logits = run.logits(store.tiles, settings.batch, **how, **arithmetic)
+                own = run.logits(store.tiles[first:last], settings.batch, **how, **arithmetic)
+            logits = ranks.gathered(own)
         members.append(logits.astype(np.float64))
     logit = mean_logit(members)
     table = pd.DataFrame(

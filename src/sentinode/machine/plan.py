@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sentinode.errors import MachineProblem, shown
+from sentinode.errors import MachineProblem, UsageProblem, shown
 from sentinode.machine.memory import available_bytes
 from sentinode.machine.probe import usable_cores
+from sentinode.machine.ranks import ALONE, Ranks, started
 from sentinode.settings import TrainSettings
 
 GAIN = 1.15
@@ -30,7 +31,8 @@ class Plan:
     """The choices; `reasons` says for each why.
 
     `at_once` is 0 until memory turns out too small for a micro-batch; then it is how many of its tiles go through the network.
-    `accumulation` micro-batches sum to the optimiser's batch.
+    `accumulation` micro-batches sum to the optimiser's batch. `device` and `threads` are each process's own where `processes` of
+    them divide the work.
     """
 
     device: str
@@ -43,6 +45,7 @@ class Plan:
     accumulation: int = 1
     memory_format: str = "channels_last"
     compile: bool = False
+    processes: int = 1
     reasons: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
@@ -51,9 +54,12 @@ class Plan:
 
 
 def choose_device(device: str) -> tuple[str, str]:
-    """Return the device and why; MachineProblem for one that is not there."""
+    """Return the device and why; of several processes on a machine each has its own GPU. MachineProblem for one that is not there."""
     import torch
 
+    here = started()
+    if here.local_world > 1 and device != "cpu" and (device != "auto" or torch.cuda.is_available()):
+        return own_gpu(device, here, torch.cuda.device_count())
     if device == "auto":
         found = torch.cuda.is_available()
         return ("cuda", "a GPU is there") if found else ("cpu", "no GPU that torch can use")
@@ -68,6 +74,16 @@ def choose_device(device: str) -> tuple[str, str]:
     return device, "asked for"
 
 
+def own_gpu(device: str, here: Ranks, gpus: int) -> tuple[str, str]:
+    """Return the GPU of this process, one of several on its machine, and why."""
+    if device not in {"auto", "cuda"}:
+        raise UsageProblem("device auto, cpu or cuda for several processes on a machine", shown(device), "leave --device out")
+    if here.local_world > gpus:
+        do = "start as many processes as there are GPUs (--nproc-per-node), or use --device cpu"
+        raise MachineProblem(f"a GPU for each of {here.local_world} processes on this machine", f"{gpus} GPUs", do)
+    return f"cuda:{here.local}", f"each of {here.local_world} processes has a GPU"
+
+
 def make_plan(
     settings: TrainSettings,
     *,
@@ -75,6 +91,7 @@ def make_plan(
     resident_bytes: int,
     positive_share: float,
     step_seconds: Callable[[Plan], float],
+    ranks: Ranks = ALONE,
 ) -> Plan:
     """Decide how to train.
 
@@ -90,6 +107,8 @@ def make_plan(
         Share of positives among the training tiles, for the class weights.
     step_seconds
         Measures a training step under a plan, seconds; called only where precision is to be chosen.
+    ranks
+        This process among those that divide each step.
     """
     import torch
 
@@ -97,8 +116,10 @@ def make_plan(
     on_gpu = device.startswith("cuda")
     threads = settings.threads or torch.get_num_threads()
     fitting = max(1, min(CPU_MICRO, CPU_MICRO_PIXELS // (px * px)))
-    micro = settings.micro_batch or min(settings.batch, settings.batch if on_gpu else fitting)
+    share = -(-settings.batch // ranks.world)
+    micro = settings.micro_batch or min(share, share if on_gpu else fitting)
     free = torch.cuda.mem_get_info()[0] if on_gpu else available_bytes()
+    resident_bytes *= 1 if on_gpu else ranks.local_world  # each keeps the tiles
     resident = {"yes": True, "no": False}.get(settings.resident, resident_bytes <= RESIDENT_SHARE * free)
     parts = max(1, -(-settings.batch // max(micro, 1)))
     plan = Plan(
@@ -109,16 +130,20 @@ def make_plan(
         threads=threads,
         resident=resident,
         positive_share=positive_share,
+        processes=ranks.world,
         reasons={
             "device": why_device,
             "precision": "asked for",
-            "micro_batch": "asked for"
-            if settings.micro_batch
-            else ("the whole batch fits a GPU" if on_gpu else "memory stays small at full speed"),
+            "micro_batch": why_micro(settings, micro, on_gpu=on_gpu, ranks=ranks),
             "accumulation": f"so many make the optimiser's batch of {settings.batch}",
             "memory_format": "the order in which tiles arrive, and the faster one for convolutions",
             "compile": "its warm-up of a minute or more is not earned by runs of minutes, and on CPUs it was slower",
-            "threads": why_threads(settings, threads),
+            "threads": why_threads(settings, threads, ranks),
+            **(
+                {"processes": f"torchrun's, {ranks.local_world} on this machine; micro-batches go round"}
+                if ranks.world > 1
+                else {}
+            ),
             "resident": "asked for"
             if settings.resident != "auto"
             else f"tiles take {resident_bytes / 1e9:.2f} GB, {free / 1e9:.1f} GB are free",
@@ -129,11 +154,22 @@ def make_plan(
     return choose_precision(plan, step_seconds, 1 if settings.minutes and settings.minutes < SHORT_MIN else ROUNDS)
 
 
-def why_threads(settings: TrainSettings, threads: int) -> str:
+def why_micro(settings: TrainSettings, micro: int, *, on_gpu: bool, ranks: Ranks) -> str:
+    """Return why a micro-batch has so many tiles."""
+    if settings.micro_batch:
+        return "asked for"
+    if ranks.world > 1 and micro == -(-settings.batch // ranks.world):
+        return "each process has one a step"
+    return "the whole batch fits a GPU" if on_gpu else "memory stays small at full speed"
+
+
+def why_threads(settings: TrainSettings, threads: int, ranks: Ranks) -> str:
     """Return why so many threads compute."""
     cores = usable_cores()
     if settings.threads:
         return "asked for"
+    if ranks.local_world > 1:
+        return f"{cores} usable cores divided by the processes of this machine, or OMP_NUM_THREADS"
     return "one a usable core" if threads == cores else f"set outside, as by OMP_NUM_THREADS; {cores} cores are usable"
 
 
