@@ -41,7 +41,7 @@ def write_store(path: Path, px: int, blocks: Iterable[Tiles]) -> Path:
         for block in blocks:
             whole = np.ascontiguousarray(block)
             digests += [tile_digest(tile).hex() for tile in whole]
-            writer.append(memoryview(whole.reshape(-1)))
+            writer.append(whole.reshape(-1).data)
         n = len(digests)
         rows: dict[str, list[Any]] = {"id": [f"{at:07d}" for at in range(n)], "label": [-1] * n, "digest": digests}
         rows |= {name: [""] * n for name in ("group", "source", "path", "note")} | {"width": [px] * n, "height": [px] * n}
@@ -91,9 +91,11 @@ def recall(folder: Path, tiles: Tiles) -> dict[str, dict[str, Any]]:
 
     told = {}
     for kind, (one, other) in planted(tiles).items():
-        stores = [open_store(write_store(folder / f"{kind}{side}.store", one.shape[1], [side_tiles]))
-                  for side, side_tiles in enumerate((one, other))]  # fmt: skip
-        found = duplicates(*stores, quiet=True)
+        first, second = (
+            open_store(write_store(folder / f"{kind}{side}.store", one.shape[1], [side_tiles]))
+            for side, side_tiles in enumerate((one, other))
+        )
+        found = duplicates(first, second, quiet=True)
         right = set(found.loc[found["id_a"] == found["id_b"], "id_a"])
         blank = is_blank(fingerprints(np.ascontiguousarray(one)))
         missed = [at for at in range(len(one)) if f"{at:07d}" not in right and not blank[at]]

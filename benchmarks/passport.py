@@ -58,7 +58,7 @@ def named(rows: pd.DataFrame, tiles: Tiles) -> pd.DataFrame:
     """Return the rows with the digests of `tiles`, and without slides: nothing is to be known by these."""
     from sentinode.tiles.decode import tile_digest
 
-    return rows.assign(digest=[tile_digest(np.ascontiguousarray(tile)).hex() for tile in tiles], group="")
+    return rows.assign(digest=[tile_digest(np.ascontiguousarray(tile).data).hex() for tile in tiles], group="")
 
 
 def passport_of(rows: pd.DataFrame, tiles: Tiles, path: Path) -> Any:
