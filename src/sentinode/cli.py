@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 import sys
 import threading
@@ -351,6 +352,9 @@ def main(words: Iterable[str] | None = None) -> None:
         check_shared(tokens)
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
 
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # Where one process has died torchrun ends the others at once: outside `asked_to_end`, while the error is told, not just then.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(guarded(call, debug=debug))
 
 
@@ -364,7 +368,7 @@ def asked_to_end() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def guarded(call: Callable[[], object], *, debug: bool) -> int:

@@ -8,7 +8,7 @@ from sentinode import cli
 from sentinode.errors import MachineProblem, RunProblem, UsageProblem
 from sentinode.machine import ranks
 from sentinode.machine.plan import make_plan, own_gpu
-from sentinode.machine.ranks import ALONE, Ranks, joined, lost, restarted, speaker, started
+from sentinode.machine.ranks import ALONE, Ranks, attempt, joined, lost, speaker, started
 from sentinode.settings import TrainSettings
 
 SECOND = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}
@@ -39,7 +39,7 @@ def test_without_torchrun_there_is_one_process_and_all_is_as_it_was(monkeypatch:
     monkeypatch.setenv("WORLD_SIZE", "8")  # as some clusters set it for every command
     monkeypatch.setenv("RANK", "3")
     assert started() == ALONE
-    assert not restarted()
+    assert attempt() == 0
     with joined("cpu") as here:
         assert here is ALONE
     value = object()
@@ -53,9 +53,9 @@ def test_without_torchrun_there_is_one_process_and_all_is_as_it_was(monkeypatch:
 def test_torchrun_says_who_a_process_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert started() == Ranks(1, 4, 1, 2)
     assert not started().first
-    assert not restarted()
+    assert attempt() == 0
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert restarted()
+    assert attempt() == 1
 
 
 def test_results_are_the_firsts_to_tell_and_of_errors_the_earliest_is_told(second: Notes) -> None:

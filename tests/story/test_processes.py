@@ -84,6 +84,10 @@ def assert_alike(run: Path, other: Path, tolerance: float) -> None:
     np.testing.assert_allclose(one, two, atol=tolerance)
 
 
+LOST = "expected all 2 processes of this job; found one that died or cannot be reached"
+ENDED = "because another process of the job has died"
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a store, the run `one` that one process has trained on it, and `two` by two processes."""
@@ -120,8 +124,8 @@ def test_a_worker_that_is_killed_is_told_and_the_job_goes_on_to_the_same_bytes(w
     assert len(told) == 2, died.stderr  # one each time
     for line in told:
         assert "process 1 of 2 on " in line
-        assert "expected all 2 processes of this job; found one that died or cannot be reached" in line
-        assert "run the same command with --resume" in line
+        assert LOST in line or ENDED in line, "which comes first, the lost connection or torchrun's signal, is chance"
+        assert "--resume" in line
     assert "resumed at epoch 2, step 5" in died.stderr
     assert (tmp_path / "run" / "unfinished.json").exists()
     resumed = torchrun(*words, "--resume", folder=tmp_path)

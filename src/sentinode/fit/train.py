@@ -30,7 +30,7 @@ from sentinode.judge.auroc import auroc
 from sentinode.machine.clock import Costs, Picked, start_of_clock
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.machine.plan import Plan, choose_device, make_plan
-from sentinode.machine.ranks import ALONE, Ranks, joined, restarted
+from sentinode.machine.ranks import ALONE, Ranks, attempt, joined
 from sentinode.nets.forward import Logits, logits, placed
 from sentinode.nets.trained import Run, load
 from sentinode.nets.transform import Transform
@@ -59,7 +59,7 @@ def train(
     Of several processes that torchrun started, each returns the run.
     """
     settings = checked(settings_from(TrainSettings, settings, options))
-    again = restarted() and (Path(out) / "unfinished.json").exists()  # the same command, after a process of the job died
+    again = attempt() > 0 and (Path(out) / "unfinished.json").exists()  # the same command, after a process of the job died
     claim = Claim(resume or again, overwrite and not again, quiet)
     with joined(settings.device) as ranks:
         return train_watched(store, Path(out), valid, settings, claim, ranks=ranks)
