@@ -192,6 +192,8 @@ def test_a_missing_shard_is_named(kaggle: Make, tmp_path: Path) -> None:
     assert said.found == f"3 (one is '{parts[0]}'), without 3/4"
     assert "--shard 3/4" in said.do
     assert "2/4, 3/4, 4/4" in refusal(parts[0], out=tmp_path / "m.store").found
+    gone = refusal(*parts[:3], tmp_path / "part-5.store", out=tmp_path / "m.store")
+    assert (gone.expected, gone.found) == (f"a source at '{tmp_path / 'part-5.store'}'", "nothing")
 
 
 def test_many_missing_shards_are_not_all_named(images: Make, tmp_path: Path) -> None:

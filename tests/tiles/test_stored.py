@@ -137,7 +137,7 @@ def test_classes_come_from_the_stores(images: Make, tmp_path: Path) -> None:
         pack(a, c, out=tmp_path / "3.store", quiet=True)
     assert "beside 'evil'" in caught.value.expected
     assert caught.value.found == "'good' 2, 'not evil' 4"
-    assert "--positive evil" in caught.value.do
+    assert "--positive 'evil'" in caught.value.do
     merged = pack(a, c, out=tmp_path / "3.store", positive="evil", quiet=True)
     assert merged.classes == ("not evil", "evil")
     assert merged.record["merged_into_negative"] == {"good": 2, "lymph": 2, "stroma": 2}

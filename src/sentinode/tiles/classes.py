@@ -97,7 +97,7 @@ def classes_of_stores(listings: list[Listing], positive: str | None) -> Classes:
         return Classes((others[0], told), codes, dict(merged))
     if positive is None:
         found = ", ".join(f"{shown(name, 40)} {labels[name]:,}" for name in others[:20])
-        do = f"give them one name, or say with --positive {told} that all of them are negative"
+        do = f"give them one name, or say with --positive {shown(told, 40)} that all of them are negative"
         raise SourceProblem(f"one class beside {shown(told, 40)}, which is positive in the stores", found, do)
     many = {listing.stored.classes[0] for listing in listings if listing.stored is not None and listing.stored.merged}
     for name in others:

@@ -49,6 +49,9 @@ def list_sources(sources: Iterable[str | Path], settings: PackSettings, scratch:
     twice = next((path for i, path in enumerate(resolved) if path in resolved[:i]), None)
     if twice is not None:
         raise UsageProblem("each SOURCE once", f"{shown(twice)} twice", "remove one")
+    nothing = next((path for path in resolved if not path.exists()), None)
+    if nothing is not None:
+        raise SourceProblem(f"a source at {shown(nothing)}", "nothing", "check the path")
     stores = list_stores([path for path in resolved if is_store(str(path))])
     listings: list[Listing] = []
     for path in resolved:
@@ -74,8 +77,6 @@ def list_sources(sources: Iterable[str | Path], settings: PackSettings, scratch:
 
 def list_one(path: Path, settings: PackSettings, scratch: ExitStack) -> list[Listing]:
     """Recognise one source by what lies there."""
-    if not path.exists():
-        raise SourceProblem(f"a source at {shown(path)}", "nothing", "check the path")
     if path.is_file():
         if is_hdf5(path.name):
             return [list_pair(path, scratch)]
