@@ -122,7 +122,8 @@ def models(pattern: str | None = None) -> Catalogue:
     if pattern is None:
         further = [*USUAL, *ENCODERS]
     else:
-        tags = timm.list_pretrained(f"{pattern}.*" if timm.is_model(pattern) else wanted if "." in pattern else "")
+        asked = f"{pattern}.*" if timm.is_model(pattern) and "." not in pattern else wanted  # it knows NAME.ANYTHING as a network
+        tags = timm.list_pretrained(asked) if "." in asked else []
         further = tags or [*(name for name in ENCODERS if like(name, wanted)), *timm.list_models(wanted)]
     names = [*here, *(name for name in further if name not in here)]
     if not names:
