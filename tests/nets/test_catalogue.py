@@ -117,6 +117,16 @@ def test_a_listing_is_bounded_and_counts_the_rest(monkeypatch: pytest.MonkeyPatc
     assert f"and {found.more} more: give a longer PATTERN, as 'sentinode models \"resnet50*\"'" in found.lines()
 
 
+def test_weights_that_a_listing_left_out_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "entry_of", lambda name: Entry(name, 1, 1.0, 1, 1.0, "x", "download"))
+    every = models("resnet50")
+    assert every.more > 0
+    assert "'sentinode models \"resnet50.a*\"'" in every.lines()[len(every.entries) + 1]
+    left_out = set(timm.list_pretrained("resnet50.*")) - {entry.name for entry in every.entries}
+    for name in left_out:
+        assert name in {entry.name for entry in models(f"{name[:-1]}*").entries}
+
+
 def test_lines_fit_a_terminal_and_cannot_steer_it() -> None:
     wide = Entry("n\x1b[2J" * 30, int(9.9e9), 39_600.0, 1024, 9_999.6, "l" * 40, "download")
     unknown = Entry("n", None, None, 96, None, "not stated", "download")

@@ -81,6 +81,15 @@ def test_a_cut_file_is_told(tmp_path_factory: pytest.TempPathFactory, kind: str,
         read_state(file)
 
 
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_cut_torch_file_is_called_one(tmp_path: Path, share: float) -> None:
+    torch.save(STATE, tmp_path / "w.pth")
+    whole = (tmp_path / "w.pth").read_bytes()
+    (tmp_path / "w.pth").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(RunProblem, match=r"found a file that is empty, cut or damaged; copy or download"):
+        read_state(tmp_path / "w.pth")
+
+
 @settings(max_examples=100, deadline=None)
 @given(content=st.binary(max_size=200), name=st.sampled_from(["w.pth", "w.safetensors"]))
 def test_any_other_bytes_are_told(tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str) -> None:

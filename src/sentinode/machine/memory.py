@@ -50,7 +50,7 @@ def memory_problems(do: str = "use a smaller --batch, --micro-batch or --input-s
         if not out_of_memory(error):
             raise
         asked = ASKED.search(str(error))
-        amount = f"{asked[1]} {asked[2]} asked for at once" if asked else "more asked for than there is"
+        amount = f"{size_of(asked)} asked for at once" if asked else "more asked for than there is"
         gpu = "cuda" in str(error).lower() or "cublas" in str(error).lower()
         where = "that of the GPU" if gpu else f"{available_bytes() / 1e9:.1f} GB free"
         raise MachineProblem("memory enough for the work", f"{amount} ({where})", do) from error
@@ -76,6 +76,12 @@ def refusing(device: str = "cpu", root: Path = ROOT) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def size_of(asked: re.Match[str]) -> str:
+    """Return how much was asked for, as a reader can compare it with what is free: plain bytes from a megabyte on are told in GB."""
+    amount, unit = asked.groups()
+    return f"{float(amount) / 1e9:,.3f} GB" if unit == "bytes" and float(amount) >= 1e6 else f"{amount} {unit}"
 
 
 @functools.cache

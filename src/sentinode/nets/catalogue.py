@@ -80,7 +80,8 @@ class Catalogue:
             name, licence = cut(entry.name, 36), cut(entry.licence, 17)
             rows.append(f"{name:36} {parameters:>10} {megabytes:>8} {entry.px:4} {gflop:>8}  {licence:17} {entry.where}")
         if self.more:
-            rows.append(f"and {self.more:,} more: give a longer PATTERN, as 'sentinode models \"resnet50*\"'")
+            longer = "resnet50.a*" if "." in self.entries[-1].name else "resnet50*"
+            rows.append(f"and {self.more:,} more: give a longer PATTERN, as 'sentinode models \"{longer}\"'")
         known = {
             "ours": "trained from scratch",
             "package": "weights installed by pip",
@@ -105,7 +106,8 @@ def models(pattern: str | None = None) -> Catalogue:
     Parameters
     ----------
     pattern
-        Part of a name, or a pattern with `*`; the name of one of timm's networks lists its weights. None: a short list.
+        Part of a name, or a pattern with `*`; the name of one of timm's networks lists its weights, and a pattern with a dot weights
+        of several. None: a short list.
 
     Raises
     ------
@@ -120,7 +122,8 @@ def models(pattern: str | None = None) -> Catalogue:
     if pattern is None:
         further = [*USUAL, *ENCODERS]
     else:
-        tags = timm.list_pretrained(f"{pattern}.*") if timm.is_model(pattern) else []
+        asked = f"{pattern}.*" if timm.is_model(pattern) and "." not in pattern else wanted  # it knows NAME.ANYTHING as a network
+        tags = timm.list_pretrained(asked) if "." in asked else []
         further = tags or [*(name for name in ENCODERS if like(name, wanted)), *timm.list_models(wanted)]
     names = [*here, *(name for name in further if name not in here)]
     if not names:

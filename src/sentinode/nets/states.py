@@ -95,6 +95,8 @@ def unwrapped(found: Any) -> State:
 
 def told(error: BaseException) -> str:
     """Return why a file was not read, in one line."""
+    if isinstance(error, EOFError) or "PytorchStreamReader" in str(error):  # what follows there is about the library's insides
+        return "a file that is empty, cut or damaged"
     if not isinstance(error, UnpicklingError):
         return first_line(error)
     asked = re.search(r"GLOBAL (\S+)", str(error))
