@@ -59,5 +59,5 @@ def test_false_alarms_are_counted_a_tile_that_was_looked_at() -> None:
     false = {"as_is": {"known": 1, "n": 50}, "jpeg75": {"known": 0, "n": 50}}
     found = figures_of(known, false, 7000)["false_alarms"]
     assert found.value == pytest.approx(100)
-    assert found.reached is False
+    assert not found.reached
     assert found.text == "100.00 (1 of 50 tiles in 2 forms, 7,000 trained on)"

@@ -8,7 +8,9 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 from sklearn.metrics import auc, roc_auc_score
 
@@ -21,6 +23,7 @@ from sentinode.report.figures import (
     draw_scores,
     write_judgement_figures,
 )
+from sentinode.report.style import look, new_figure
 
 NAMES = ("roc", "precision_recall", "reliability", "scores")
 
@@ -143,6 +146,37 @@ def test_histograms_count_every_tile_and_show_the_threshold() -> None:
     assert f"negative (n = {(labels == 0).sum()})" in words
     assert f"positive (n = {(labels == 1).sum()})" in words
     assert "threshold 0.432" in words
+
+
+def legend_box(axes: Axes) -> Bbox:
+    """Return the box of the legend in the axes' own units, as drawn in a judgement's picture."""
+    legend, figure = axes.get_legend(), axes.figure
+    assert legend is not None
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    return legend.get_window_extent().transformed(axes.transData.inverted())
+
+
+@pytest.mark.parametrize("middle", [0.1, 0.42, 0.5, 0.9])
+def test_the_legend_stands_above_the_bars_wherever_they_are_high(middle: float) -> None:
+    probability = np.clip(np.random.default_rng(0).normal(middle, 0.02, 300), 0, 1)
+    with look():
+        axes = new_figure().add_subplot()
+        draw_scores(axes, np.arange(300) % 2, probability, judgement())
+        assert legend_box(axes).ymin > np.histogram(probability[::2], np.linspace(0, 1, 26))[0].max()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.02, 0.5), (0.5, 0.98)])
+def test_the_legend_covers_no_interval_of_the_reliability(low: float, high: float) -> None:
+    table = [
+        {"mean_probability": at, "share_positive": (low + high) / 2, "low": low, "high": high, "slides": None}
+        for at in (0.3, 0.4, 0.5, 0.6)
+    ]
+    with look():
+        axes = new_figure().add_subplot()
+        draw_reliability(axes, np.arange(4) % 2, np.full(4, 0.5), judgement() | {"reliability": table})
+        box = legend_box(axes)
+    assert box.ymin > high or box.ymax < low
 
 
 @pytest.mark.parametrize(

@@ -172,12 +172,14 @@ def draw_reliability(axes: Axes, labels: Numbers, probability: Numbers, judgemen
     axes.plot([0, 1], [0, 1], color=QUIET, lw=1, ls=":", label="perfect")
     line: dict[str, Any] = {"color": MODEL, "lw": 1.6, "marker": "o", "ms": 5}
     named = with_interval("model, ECE", judgement["figures"].get("ece"))
-    table = judgement.get("reliability", [])
+    table, where = judgement.get("reliability", []), "lower right"
     if table:
         ends = [one["slides"] or one for one in table]
         share = np.array([one["share_positive"] for one in table])
         reach = [np.maximum(share - [e["low"] for e in ends], 0), np.maximum([e["high"] for e in ends] - share, 0)]
-        axes.errorbar([one["mean_probability"] for one in table], share, reach, label=named, capsize=2, elinewidth=1, **line)
+        mean = [one["mean_probability"] for one in table]
+        axes.errorbar(mean, share, reach, label=named, capsize=2, elinewidth=1, **line)
+        where = free_corner([(at, e["low"], e["high"]) for at, e in zip(mean, ends, strict=True)])
     else:
         from sklearn.calibration import calibration_curve
 
@@ -185,7 +187,14 @@ def draw_reliability(axes: Axes, labels: Numbers, probability: Numbers, judgemen
         axes.plot(mean, share, label=named, **line)
     axes.set(xlabel="mean predicted probability", ylabel="share of positive tiles", title="Reliability")
     square(axes)
-    axes.legend(loc="lower right")
+    axes.legend(loc=where)
+
+
+def free_corner(intervals: list[tuple[float, float, float]]) -> str:
+    """Return the corner in which a legend of two lines covers fewer of the intervals (at, low, high)."""
+    below = sum(at > 0.2 and low < 0.16 for at, low, _ in intervals)
+    above = sum(at < 0.8 and high > 0.84 for at, _, high in intervals)
+    return "lower right" if below <= above else "upper left"
 
 
 def draw_scores(axes: Axes, labels: Numbers, probability: Numbers, judgement: dict[str, Any]) -> None:
@@ -199,6 +208,7 @@ def draw_scores(axes: Axes, labels: Numbers, probability: Numbers, judgement: di
         cut = float(threshold["value"])
         axes.axvline(cut, color="black", lw=1, ls="--", label=f"threshold {cut:.3f}")
     axes.set(xlabel="predicted probability", ylabel="tiles", title="Scores by class", xlim=(0, 1))
+    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # the legend stands above the bars
     axes.legend(loc="upper center")
 
 

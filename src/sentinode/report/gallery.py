@@ -99,7 +99,7 @@ def write_mistakes(folder: Path, gallery: Gallery) -> list[Path]:
         for at, axes in zip(range(len(gallery.tiles)), grid.flat, strict=False):
             draw_case(axes, gallery, at)
         said = "Orange speaks for the positive class, blue against it. " if gallery.saliency is not None else ""
-        caption(grid[0, 0], f"{said}The square is the centre third. {gallery.method}", width=120)
+        caption(grid[0, 0], f"{said}The square is the centre third. {gallery.method}.", width=120)
         return save(figure, folder, "mistakes")
 
 
