@@ -22,12 +22,12 @@ from sentinode.fit.keeper import Keeper, training_bar
 from sentinode.fit.loop import Judge, Progressing, fit
 from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.parts import Parts, choose_parts, deciding, fewer, fingerprint_of, unfinished
-from sentinode.fit.pick import left_open, measured, pick, until
+from sentinode.fit.pick import expected, left_open, pick
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import cost, finish
 from sentinode.fit.start import Job, start, unwatched
 from sentinode.judge.auroc import auroc
-from sentinode.machine.clock import Picked, start_of_clock
+from sentinode.machine.clock import AIM, Picked, start_of_clock
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.machine.plan import Plan, choose_device, make_plan
 from sentinode.nets.forward import Logits, logits, placed
@@ -151,7 +151,9 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
     checkpoint = folder / "resume" / "state.safetensors"
     if settings.backbone == "finetune" and not checkpoint.exists():
         fit_head_first(job)
-    costs = measured(settings, parts, (job.network, job.facts), plan) if settings.minutes else None
+    ahead = (job.picked.end, job.picked.validation)
+    if settings.minutes and not all(ahead):
+        ahead = expected(settings, parts, (job.network, job.facts), plan)
     state = new_state(placed(job.network, plan.device), settings, plan)
     if checkpoint.exists():
         damage = read_checkpoint(checkpoint, state, job.fingerprint)
@@ -160,8 +162,8 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run:
         progress.say(f"resumed at epoch {state.epoch + 1}, step {state.step}")
     else:
         state.cpu_seconds = time.process_time() - job.cpu_began
-    if costs:
-        state.until, state.validation_s = until(settings, parts, costs), len(parts.valid[1]) * costs.validate
+    if settings.minutes:
+        state.until, state.validation_s = AIM * 60 * settings.minutes - ahead[0], ahead[1]
     feeds = [make_feed(of, rows, device=plan.device, resident=plan.resident) for of, rows in (parts.train, parts.valid)]
     if plan.resident and any(feed.store for feed in feeds):
         progress.say("memory is too small to hold all tiles: they are read from disk, with the same result", always=True)
