@@ -74,7 +74,11 @@ def picked(monkeypatch: pytest.MonkeyPatch, n: int, spent: float = 0.0, **option
     monkeypatch.setattr(picking, "start", started)
     monkeypatch.setattr(picking, "package_file", lambda _: Path("here"))
     monkeypatch.setattr(picking, "quick_plan", lambda *_: (Plan("cpu", "bf16", 32, 2, True), 1.0))
-    monkeypatch.setattr(picking, "measured", lambda settings, *_: TUNED if settings.backbone == "finetune" else CNN)
+
+    def rates(settings: TrainSettings, *_: Any) -> Costs:
+        return TUNED.at_size(settings.input_size or 160, of=160) if settings.backbone == "finetune" else CNN
+
+    monkeypatch.setattr(picking, "measured", rates)
     given = TrainSettings(**{"split": "random"} | options)
     return pick(given, left_open(given), parts, time.perf_counter() - spent)
 
@@ -99,9 +103,16 @@ def test_what_was_named_is_kept_however_short_the_time(monkeypatch: pytest.Monke
     found = picked(monkeypatch, 4000, minutes=1.0, backbone="finetune", input_size=160)
     assert found.changes["backbone"] == "finetune"
     assert "input_size" not in found.changes
-    assert 500 <= int(found.changes["sample"]) < 3200
+    assert 200 <= int(found.changes["sample"]) < 3200
     found = picked(monkeypatch, 4000, minutes=1.0, sample="100%")
     assert found.changes["sample"] == "100%"
+
+
+@pytest.mark.parametrize(
+    ("wall", "cpu", "times"), [(4.0, 8.0, 1.0), (4.0, 1.0, 4.0), (0.01, 0.0, 1.0)], ids=["two", "shared", "none"]
+)
+def test_a_crowded_machine_is_known_by_how_little_of_it_we_got(wall: float, cpu: float, times: float) -> None:
+    assert picking.crowding(wall, cpu) == times
 
 
 def test_fewer_tiles_train_and_choose_classes_in_proportion() -> None:
@@ -131,7 +142,7 @@ def test_a_run_with_minutes_keeps_what_was_decided_and_why(tmp_path: Path) -> No
 def test_a_resumed_run_is_not_decided_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, chosen = (
         tissue_store(),
-        Picked({"model": "simple-cnn", "backbone": "scratch", "sample": "40"}, 10, "fp32", {"precision": "x"}),
+        Picked({"model": "simple-cnn", "backbone": "scratch", "sample": "40"}, 10, "fp32", 1.0, 0.1, {"precision": "x"}),
     )
     given = FAST | {"minutes": 0.1}
     monkeypatch.setattr("sentinode.fit.train.pick", lambda *_: chosen)

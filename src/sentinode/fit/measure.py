@@ -1,6 +1,7 @@
 """What training costs, measured: seconds a step, arithmetic a tile."""
 
 import copy
+import math
 import time
 from typing import Any
 
@@ -61,8 +62,13 @@ def give_moments(optimizer: torch.optim.Optimizer) -> None:
             value.zero_()
 
 
-def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, transform: Transform, repeats: int = 2) -> float:
-    """Return the least seconds of `repeats` training steps of a copy of `model` on noise, after one step of warm-up."""
+def step_seconds(
+    model: nn.Module, settings: TrainSettings, plan: Plan, transform: Transform, repeats: int = 2, enough: float = math.inf
+) -> float:
+    """Return the least seconds of `repeats` training steps of a copy of `model` on noise, after one step of warm-up.
+
+    Where steps have taken `enough` seconds together, no further one is taken.
+    """
     px, transform = transform.px, copy.deepcopy(transform).to(plan.device)
     state = new_state(copy.deepcopy(model).to(plan.device), settings, plan)
     noise = torch.Generator().manual_seed(0)
@@ -75,7 +81,9 @@ def step_seconds(model: nn.Module, settings: TrainSettings, plan: Plan, transfor
         if plan.device.startswith("cuda"):
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    return min(times[1:])
+        if sum(times) >= enough:
+            break
+    return min(times[1:] or times)
 
 
 def flop_per_tile(model: nn.Module, px: int) -> int:

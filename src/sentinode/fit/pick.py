@@ -6,6 +6,7 @@ some tiles, at a smaller size if need be; else the simple CNN is trained. Either
 
 import copy
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -17,10 +18,10 @@ from torch import nn
 
 from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.parts import Parts
-from sentinode.fit.start import start
+from sentinode.fit.start import start, weights_of
 from sentinode.machine.clock import AIM, Costs, Fit, Picked, fit_before
 from sentinode.machine.plan import Plan, make_plan
-from sentinode.nets.backbone import USUAL_PX
+from sentinode.nets.backbone import USUAL_PX, own_px
 from sentinode.nets.forward import logits, placed
 from sentinode.nets.trained import ModelFacts
 from sentinode.nets.transform import Transform
@@ -32,7 +33,9 @@ RECORD_S = 4.0
 """Seconds of a record that do not grow with tiles: the machine's peak is measured, model, split and picture are written."""
 HEAD_S = 6.0
 """Seconds before a fine-tuning that do not grow with tiles: the engine that extracts features is chosen, the head fitted."""
-TRIAL_TILES = 64
+PROBE_SHARE = 0.05
+"""Share of the time that the steps of one precision may take in the probe; beyond, what was seen has to do."""
+TRIAL_TILES = 32
 """Tiles whose scores and digests are timed."""
 SIZES = (USUAL_PX, 128, 96)
 """Input sizes that a pretrained network is tried with, where its own is the first of them."""
@@ -79,36 +82,51 @@ def pick(settings: TrainSettings, choices: frozenset[str], parts: Parts, began: 
     """
     tried = list(candidates(settings, choices))
     for candidate, why in tried:
-        network, facts = start(candidate, parts)
-        plan, step_s = quick_plan(candidate, parts, network, facts)
-        costs = measured(candidate, parts, (network, facts), plan, step_s)
+        sizes = sizes_of(candidate, choices)
+        asked = dataclasses.replace(candidate, input_size=sizes[-1] or candidate.input_size)  # the least is measured the soonest
+        network, facts = start(asked, parts)
+        looked, cpu = time.perf_counter(), time.process_time()
+        plan, step_s = quick_plan(asked, parts, network, facts)
+        costs = measured(asked, parts, (network, facts), plan, step_s)
+        busy = crowding(time.perf_counter() - looked, time.process_time() - cpu)
+        costs = dataclasses.replace(costs, record=busy * costs.record, before=busy * costs.before)
         n_train, n_choose = len(parts.train[1]), len(parts.valid[1])
         deadline = AIM * 60 * (settings.minutes or 0) - (time.perf_counter() - began)
-        own = facts.preprocessing.input_px or parts.train[0].px
-        sizes = SIZES if own == USUAL_PX and candidate.backbone == "finetune" and "input_size" in choices else (own,)
-        for px in sizes:
-            scaled = costs.at_size(px, own)
+        seen = facts.preprocessing.input_px or parts.train[0].px
+        for px in (size or seen for size in sizes):
+            scaled = costs.at_size(px, seen)
             fit = fit_before(deadline, scaled, n_train, n_choose, sampled="sample" in choices)
             if fit.enough(min(WORTH_TILES, n_train)):
                 break
         else:
             if (candidate, why) != tried[-1]:
                 continue
-        return told(candidate, parts, fit, (px, own, scaled), plan, why)
+        return told(candidate, parts, fit, (px, px != (sizes[0] or px), scaled), plan, why)
     raise ValueError("no candidate")
 
 
-def told(candidate: TrainSettings, parts: Parts, fit: Fit, size: tuple[int, int, Costs], plan: Plan, why: str) -> Picked:
+def crowding(wall_s: float, cpu_s: float) -> float:
+    """Return how many times longer work takes because other programs want the cores, 1 or more, by work of `wall_s` that took `cpu_s`."""
+    return max(1.0, wall_s / cpu_s) if cpu_s > 0.1 else 1.0
+
+
+def sizes_of(candidate: TrainSettings, choices: frozenset[str]) -> tuple[int, ...]:
+    """Return the input sizes to try, the usual one first; 0 stands for the network's own, where there is nothing to choose."""
+    weights = weights_of(candidate) if "input_size" in choices and candidate.backbone == "finetune" else None
+    return SIZES if weights is not None and own_px(weights.config) == USUAL_PX else (0,)
+
+
+def told(candidate: TrainSettings, parts: Parts, fit: Fit, size: tuple[int, bool, Costs], plan: Plan, why: str) -> Picked:
     """Return what was picked, with its reasons."""
-    px, own, costs = size
+    px, smaller, costs = size
     n_train, n_choose = len(parts.train[1]), len(parts.valid[1])
     changes: dict[str, Any] = {"model": candidate.model, "backbone": candidate.backbone}
-    changes |= {"input_size": px} if px != own else {}
+    changes |= {"input_size": px} if smaller else {}
     changes |= {"sample": str(fit.train)} if fit.train < n_train else {"sample": candidate.sample}
     rate = costs.batch / costs.step
     reasons = {
         "network": f"{candidate.model}, {candidate.backbone} ({why})",
-        "input_size": f"{px} px ({'smaller, so that enough tiles fit' if px != own else 'its usual size'})",
+        "input_size": f"{px} px ({'smaller, so that enough tiles fit' if smaller else 'its usual size, or as named'})",
         "sample": f"{fit.train:,} of {n_train:,} tiles ({rate:,.0f} tiles/s were measured)",
         "epochs": f"about {fit.epochs:.1f}, then the record ({costs.end(fit.train, fit.choose):.1f} s are kept for it)",
     }
@@ -116,16 +134,20 @@ def told(candidate: TrainSettings, parts: Parts, fit: Fit, size: tuple[int, int,
         reasons["precision"] = plan.reasons["precision"]
     if fit.choose < n_choose:
         reasons["choosers"] = f"{fit.choose:,} of {n_choose:,} tiles (scoring all would take too much of the time)"
-    return Picked(changes, fit.choose if fit.choose < n_choose else 0, plan.precision, reasons)
+    choosers = fit.choose if fit.choose < n_choose else 0
+    return Picked(changes, choosers, plan.precision, costs.end(fit.train, fit.choose), fit.choose * costs.validate, reasons)
 
 
 def quick_plan(settings: TrainSettings, parts: Parts, network: nn.Module, facts: ModelFacts) -> tuple[Plan, float]:
     """Return a plan by one look at each precision, and the seconds of a step under it."""
     times: dict[str, float] = {}
+    enough = PROBE_SHARE * 60 * (settings.minutes or math.inf)
     px = parts.train[0].px
 
     def step(plan: Plan) -> float:
-        times[plan.precision] = step_seconds(network, settings, plan, Transform(facts.preprocessing, px), repeats=1)
+        if max(times.values(), default=0.0) > enough:
+            return math.inf  # a second precision is not worth that
+        times[plan.precision] = step_seconds(network, settings, plan, Transform(facts.preprocessing, px), 1, enough)
         return times[plan.precision]
 
     plan = make_plan(
@@ -177,6 +199,8 @@ def end_rates(
     return validate, last, (time.perf_counter() - start_s) / len(some)
 
 
-def until(settings: TrainSettings, parts: Parts, costs: Costs) -> float:
-    """Return the seconds on the run's clock at which the last validation must be over, so that the record ends in time."""
-    return AIM * 60 * (settings.minutes or 0) - costs.end(len(parts.train[1]), len(parts.valid[1]))
+def expected(settings: TrainSettings, parts: Parts, started: tuple[nn.Module, ModelFacts], plan: Plan) -> tuple[float, float]:
+    """Return the seconds that the record and a validation are expected to take, of a run whose settings were not picked."""
+    costs = measured(settings, parts, started, plan)
+    n_train, n_choose = len(parts.train[1]), len(parts.valid[1])
+    return costs.end(n_train, n_choose), n_choose * costs.validate

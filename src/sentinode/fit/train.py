@@ -22,12 +22,12 @@ from sentinode.fit.keeper import Keeper, training_bar
 from sentinode.fit.loop import Judge, Progressing, fit
 from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.parts import Parts, choose_parts, deciding, fewer, fingerprint_of, unfinished
-from sentinode.fit.pick import left_open, measured, pick, until
+from sentinode.fit.pick import expected, left_open, pick
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import cost, finish
 from sentinode.fit.start import Job, start, unwatched
 from sentinode.judge.auroc import auroc
-from sentinode.machine.clock import Costs, Picked, start_of_clock
+from sentinode.machine.clock import AIM, Picked, start_of_clock
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.machine.plan import Plan, choose_device, make_plan
 from sentinode.machine.ranks import ALONE, Ranks, attempt, joined
@@ -178,8 +178,8 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run | None:
     transform = Transform(job.facts.preprocessing, parts.train[0].px).to(plan.device)
     state = begun_state(job, plan)
     if settings.minutes:
-        costs = ranks.decided(lambda: dataclasses.asdict(measured(settings, parts, (job.network, job.facts), plan)))
-        state.until, state.validation_s = until(settings, parts, Costs(**costs)), len(parts.valid[1]) * costs["validate"]
+        end, state.validation_s = ranks.decided(lambda: ahead(job, plan))
+        state.until = AIM * 60 * settings.minutes - end
     of_both = (parts.train, parts.valid)
     feeds = [make_feed(of, rows, device=plan.device, resident=plan.resident, ranks=ranks) for of, rows in of_both]
     if plan.resident and any(feed.store for feed in feeds):
@@ -231,6 +231,13 @@ def own_part(planned: dict[str, Any], job: Job) -> Plan:
         "threads": job.settings.threads or torch.get_num_threads(),
     }
     return dataclasses.replace(plan, processes=ranks.world, **own)
+
+
+def ahead(job: Job, plan: Plan) -> tuple[float, float]:
+    """Return the seconds between the last validation and the end of the command, and those of a validation: as picked, or measured."""
+    if job.picked.end and job.picked.validation:
+        return job.picked.end, job.picked.validation
+    return expected(job.settings, job.parts, (job.network, job.facts), plan)
 
 
 def begun_state(job: Job, plan: Plan) -> Progressing:

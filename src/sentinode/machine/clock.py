@@ -16,7 +16,7 @@ AIM = 0.985
 """Share of the minutes that is planned for: what is not foreseen takes the rest, and a little early is better than late."""
 LEAST_EPOCHS = 4
 """Passes over the training tiles that a plan should have time for, so that there are epochs to choose from."""
-LEAST_TILES = 500
+LEAST_TILES = 200
 """Fewer tiles than these are never taken, where there are as many."""
 CHOOSING_SHARE = 0.25
 """Most of the time that goes to the tiles that choose."""
@@ -100,11 +100,16 @@ def fit_before(deadline: float, costs: Costs, n_train: int, n_choose: int, *, sa
 
 @dataclass(frozen=True)
 class Picked:
-    """What `minutes` decided: settings by name, how many tiles choose (0: all), the precision that was measured, reasons by name."""
+    """What `minutes` decided: settings by name, how many tiles choose (0: all), the precision that was measured, reasons by name.
+
+    `end` and `validation` are the seconds that the record and a validation are expected to take.
+    """
 
     changes: dict[str, Any] = field(default_factory=dict)
     choosers: int = 0
     precision: str = ""
+    end: float = 0.0
+    validation: float = 0.0
     reasons: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:

@@ -1,6 +1,7 @@
 """What to do with the machine, and why: decided once before a job, printed, saved with the run, each choice open to override."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -184,5 +185,6 @@ def choose_precision(plan: Plan, step_seconds: Callable[[Plan], float], rounds: 
     times = {p: min(seconds[p] for seconds in found) for p in tried}
     fastest = min(tried[1:], key=times.__getitem__)
     chosen = fastest if times["fp32"] / times[fastest] >= GAIN else "fp32"
-    why = "a step takes " + ", ".join(f"{seconds * 1e3:.0f} ms in {p}" for p, seconds in times.items())
+    seen = (f"{seconds * 1e3:.0f} ms in {p}" if seconds < math.inf else f"{p} not tried" for p, seconds in times.items())
+    why = "a step takes " + ", ".join(seen)
     return dataclasses.replace(plan, precision=chosen, reasons=plan.reasons | {"precision": why})

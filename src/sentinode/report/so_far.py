@@ -19,7 +19,8 @@ def write_so_far(path: Path, history: pd.DataFrame, minutes: float) -> Path:
     """
     check_history(history)
     if "seconds" not in history or not (np.diff(history["seconds"].to_numpy(float), prepend=0) >= 0).all():
-        raise RunProblem("a history whose seconds grow from row to row", "none", "train again")
+        found = "seconds that do not" if "seconds" in history else "no seconds"
+        raise RunProblem("a history whose seconds grow from row to row", found, "train again")
     with look():
         figure = new_figure((4.3, 3.4))
         draw_so_far(figure.add_subplot(), history, minutes)
