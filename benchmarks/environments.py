@@ -20,16 +20,16 @@ def install(environment: Path, packages: Sequence[str]) -> None:
     subprocess.run([str(python_of(environment)), "-m", "pip", "install", "--quiet", *packages], check=True)
 
 
-def install_beside_our_torch(environment: Path, package: str) -> None:
-    """Make an environment that holds `package` with all that it asks for, but for torch and torchvision, which are as ours.
+def install_beside_our_torch(environment: Path, *packages: str) -> None:
+    """Make an environment that holds `packages` with all that they ask for, but for torch and torchvision, which are as ours.
 
     A package may ask for an older torch than ours; both sides then still run the same kernels.
     """
     ours = ("torch", "torchvision")
     install(environment, [f"{name}=={version(name).partition('+')[0]}" for name in ours])
     pip = [str(python_of(environment)), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, "--no-deps", package], check=True)
-    code = "import sys; from importlib.metadata import requires; print(*requires(sys.argv[1]) or [], sep='\\n')"
-    told = subprocess.run([str(python_of(environment)), "-c", code, package], check=True, capture_output=True, text=True).stdout
+    subprocess.run([*pip, "--no-deps", *packages], check=True)
+    code = "import sys; from importlib.metadata import requires; [print(*requires(p) or [], sep='\\n') for p in sys.argv[1:]]"
+    told = subprocess.run([str(python_of(environment)), "-c", code, *packages], check=True, capture_output=True, text=True).stdout
     wanted = [line for line in told.splitlines() if re.split(r"[^A-Za-z0-9_.-]", line)[0] not in ours and "extra ==" not in line]
     subprocess.run([*pip, *wanted], check=True)

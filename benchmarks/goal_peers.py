@@ -9,7 +9,7 @@ import ctypes
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,6 @@ CHECKS = 4
 """Looks at the judge an epoch."""
 
 
-class Reached(Exception):
-    """The goal is reached, or the time is over."""
-
-
 class Judged:
     """The clock, and AUROC on the judge's tiles against it."""
 
@@ -34,8 +30,13 @@ class Judged:
         self.curve: list[tuple[float, float]] = []
         self.start = time.perf_counter()
 
+    @property
+    def over(self) -> bool:
+        """Whether the goal is reached, or the time is over."""
+        return bool(self.curve) and (self.curve[-1][1] >= self.goal or self.curve[-1][0] >= self.limit)
+
     def look(self) -> None:
-        """Score the judge's tiles with the clock stopped; Reached if it was enough."""
+        """Score the judge's tiles with the clock stopped."""
         from sklearn.metrics import roc_auc_score
 
         now = time.perf_counter()
@@ -43,8 +44,6 @@ class Judged:
         self.curve.append((now - self.start, float(roc_auc_score(labels, scores))))
         self.start += time.perf_counter() - now
         print(f"  {self.curve[-1][0]:.0f} s: {self.curve[-1][1]:.4f}", flush=True)
-        if self.curve[-1][1] >= self.goal or self.curve[-1][0] >= self.limit:
-            raise Reached
 
 
 def told(judged: Judged, n: int) -> dict[str, Any]:
@@ -70,7 +69,7 @@ def fastai(options: argparse.Namespace) -> dict[str, Any]:
     """Train as fastai's documentation does: ImageDataLoaders, vision_learner, fine_tune (the head for one epoch, then all)."""
     judged = Judged(lambda: ([], []), options.goal, 60 * options.minutes)
     import_torchvision()
-    from fastai.callback.core import Callback
+    from fastai.callback.core import Callback, CancelFitException
     from fastai.vision.all import ImageDataLoaders, aug_transforms, vision_learner
 
     views = aug_transforms(flip_vert=True, max_lighting=0.1, max_rotate=0.0, max_zoom=1.0, max_warp=0.0)
@@ -91,12 +90,18 @@ def fastai(options: argparse.Namespace) -> dict[str, Any]:
     steps = len(loaders.train)
 
     class Looking(Callback):  # type: ignore[misc, unused-ignore]
+        def before_fit(self) -> None:
+            if judged.over:  # fine_tune fits twice
+                raise CancelFitException
+
         def after_step(self) -> None:
             if (self.iter + 1) % max(steps // CHECKS, 1) == 0:
                 judged.look()
+            if judged.over:
+                raise CancelFitException
 
     learner.add_cb(Looking())
-    with learner.no_bar(), learner.no_logging(), suppress(Reached):
+    with learner.no_bar(), learner.no_logging():
         learner.fine_tune(options.epochs)
     return told(judged, len(loaders.train_ds))
 
@@ -137,18 +142,21 @@ def plain(options: argparse.Namespace, network: str) -> dict[str, Any]:
     judged.scores = scores
     optimizer, steps = torch.optim.AdamW(model.parameters(), lr=rate), options.epochs * len(batches)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
-    with suppress(Reached):
-        for _ in range(options.epochs):
-            for index, (x, y) in enumerate(batches):
-                with torch.autocast("cpu", torch.bfloat16, enabled=options.switches is not None):
-                    logits = model(x.to(memory_format=layout)).flatten()
-                loss = functional.binary_cross_entropy_with_logits(logits.float(), y.float())
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
-                if (index + 1) % max(len(batches) // CHECKS, 1) == 0:
-                    judged.look()
+    for _ in range(options.epochs):
+        for index, (x, y) in enumerate(batches):
+            with torch.autocast("cpu", torch.bfloat16, enabled=options.switches is not None):
+                logits = model(x.to(memory_format=layout)).flatten()
+            loss = functional.binary_cross_entropy_with_logits(logits.float(), y.float())
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            if (index + 1) % max(len(batches) // CHECKS, 1) == 0:
+                judged.look()
+            if judged.over:
+                break
+        if judged.over:
+            break
     return told(judged, len(batches.dataset))  # type: ignore[arg-type]
 
 
