@@ -1,7 +1,7 @@
 """The four pictures of a judgement: ROC with the floor, precision-recall, reliability, scores by class."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ from sentinode.report.style import (
 
 Numbers = npt.NDArray[Any]
 """Real numbers [n]."""
+Corner = Literal["lower right", "upper left"]
+"""Where a legend stands."""
 OF = {"roc": "auroc", "precision_recall": "average_precision", "reliability": "ece", "scores": "accuracy"}
 """The pictures of a judgement, and the figure whose interval the foot of each explains."""
 
@@ -172,7 +174,7 @@ def draw_reliability(axes: Axes, labels: Numbers, probability: Numbers, judgemen
     axes.plot([0, 1], [0, 1], color=QUIET, lw=1, ls=":", label="perfect")
     line: dict[str, Any] = {"color": MODEL, "lw": 1.6, "marker": "o", "ms": 5}
     named = with_interval("model, ECE", judgement["figures"].get("ece"))
-    table, where = judgement.get("reliability", []), "lower right"
+    table, where = judgement.get("reliability", []), free_corner([])
     if table:
         ends = [one["slides"] or one for one in table]
         share = np.array([one["share_positive"] for one in table])
@@ -190,7 +192,7 @@ def draw_reliability(axes: Axes, labels: Numbers, probability: Numbers, judgemen
     axes.legend(loc=where)
 
 
-def free_corner(intervals: list[tuple[float, float, float]]) -> str:
+def free_corner(intervals: list[tuple[float, float, float]]) -> Corner:
     """Return the corner in which a legend of two lines covers fewer of the intervals (at, low, high)."""
     below = sum(at > 0.2 and low < 0.16 for at, low, _ in intervals)
     above = sum(at < 0.8 and high > 0.84 for at, _, high in intervals)
