@@ -7,7 +7,7 @@ BIN := $(VENV)/Scripts
 endif
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint bench docs clean
+.PHONY: quickstart test lint bench bench-gpu docs clean
 
 quickstart: $(STAMP)  ## synthetic tissue (or DATA=DIR) to a judged model and a picture
 	$(BIN)/sentinode quickstart $(if $(DATA),--data "$(DATA)") $(if $(OUT),--out "$(OUT)") --overwrite
@@ -23,6 +23,9 @@ lint: $(STAMP)  ## style, types, layers
 
 bench: $(STAMP)  ## the board: this machine beside the peers (TILES=DIR for real tiles, ENVIRONMENT=DIR for TIAToolbox's)
 	$(BIN)/python -m benchmarks.board $(if $(TILES),--tiles "$(TILES)") $(if $(ENVIRONMENT),--environment "$(ENVIRONMENT)")
+
+bench-gpu: $(STAMP)  ## 220,000 tiles resident on a GPU: seconds an epoch and share of the peak
+	$(BIN)/python -m benchmarks.gpu
 
 docs: $(STAMP)  ## the generated reference, and README's measured numbers
 	$(BIN)/python -m docs.reference

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 from benchmarks.clock import Measured, ratio, spread
@@ -75,13 +74,13 @@ def all_folders(tiles: Path, home: Path) -> Path:
     return folders
 
 
-def peer(variant: str, folders: Path, options: argparse.Namespace, goal: float, weights: Path) -> Measured:
+def peer(variant: str, folders: Path, options: argparse.Namespace, weights: Path) -> Measured:
     """Train one peer in a process of its own until the goal or the limit."""
     from sentinode.machine.memory import MALLOC_SETTINGS
 
     name, _, switches = variant.partition("-")
     words = [name, "--folders", str(folders), "--judge", str(options.tiles / "pcam/valid"), "--weights", str(weights)]
-    words += ["--goal", str(goal), "--minutes", str(options.minutes), "--epochs", str(EPOCHS)]
+    words += ["--goal", str(GOAL), "--minutes", str(options.minutes), "--epochs", str(EPOCHS)]
     words += ["--switches", json.dumps(MALLOC_SETTINGS)] if switches else []
     python = str(python_of(options.environment)) if name == "fastai" else sys.executable
     return once("benchmarks.goal_peers", *words, python=python)
@@ -101,19 +100,17 @@ def timm_weights(home: Path) -> Path:
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """Take turns: in the first the peers train on to the limit, for the curve; in the others until the goal."""
+    """Take turns, each until the goal is reached or the limit is."""
     repeats = min(options.repeats, QUICK_TURNS) if options.quick else options.repeats
     started = conditions(repeats=repeats, goal=GOAL, minutes=options.minutes, epochs=EPOCHS)
     raw: dict[str, list[Measured]] = {variant: [] for variant in ("ours", *options.peers)}
     with tempfile.TemporaryDirectory() as name:
         folders, weights = all_folders(options.tiles, Path(name)), timm_weights(Path(name))
         for turn in range(repeats):
-            goal = 2.0 if turn == 0 and not options.quick else GOAL
-            works = {variant: partial(peer, variant, folders, options, goal, weights) for variant in options.peers}
             with tempfile.TemporaryDirectory() as home:
                 raw["ours"].append(ours(options.tiles, Path(home), ["--backbone", "frozen"]))
-            for variant, work in works.items():
-                raw[variant].append(until(work(), GOAL))
+            for variant in options.peers:
+                raw[variant].append(peer(variant, folders, options, weights))
             for variant in raw:
                 last = raw[variant][-1]
                 print(f"  {turn + 1}/{repeats} {variant}: {last['seconds']:.0f} s, {told(last)}", flush=True)
@@ -126,12 +123,6 @@ def measure(options: argparse.Namespace) -> Record:
         conditions=started | {"n": raw["ours"][0]["n"]},
         notes=notes_of(raw),
     )
-
-
-def until(measured: Measured, goal: float) -> Measured:
-    """Return a training that went on beyond the goal as one that ended there; its curve stays whole."""
-    first = next((seconds for seconds, auroc in measured["curve"] if auroc >= goal), None)
-    return measured if first is None else measured | {"seconds": first, "reached": True}
 
 
 def told(measured: Measured) -> str:
@@ -162,7 +153,7 @@ def figures_of(raw: dict[str, list[Measured]]) -> dict[str, Figure]:
 def notes_of(raw: dict[str, list[Measured]]) -> list[str]:
     """Return what a reader must know of the peers."""
     return [
-        "A peer's AUROC at a minute is the best of its looks until then, chosen on the tiles that judge: generous to it.",
+        "A peer's AUROC at a minute is the best of its looks until then, chosen on the tiles that judge: generous to it. It ends at the goal.",
         "Ours is judged once, when its command has ended.",
         *(
             f"{VARIANTS[variant]}: {told(turn)} (turn {at})"
