@@ -153,7 +153,7 @@ def figures_of(raw: dict[str, list[Measured]]) -> dict[str, Figure]:
 def notes_of(raw: dict[str, list[Measured]]) -> list[str]:
     """Return what a reader must know of the peers."""
     return [
-        "A peer's AUROC at a minute is the best of its looks until then, chosen on the tiles that judge: generous to it. It ends at the goal.",
+        "A peer's AUROC at a minute is the best of its looks until then, chosen on the tiles that judge; it ends at the goal.",
         "Ours is judged once, when its command has ended.",
         *(
             f"{VARIANTS[variant]}: {told(turn)} (turn {at})"
