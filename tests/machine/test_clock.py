@@ -54,7 +54,7 @@ def test_tiles_that_choose_take_no_more_than_their_share() -> None:
     fit = fit_before(610.0, TUNED, 200_000, 50_000)
     once_and_passes = fit.choose * (TUNED.exact + TUNED.last + TUNED.digest + LEAST_EPOCHS * TUNED.validate)
     assert once_and_passes == pytest.approx(0.25 * (610 - 4 - 6), rel=0.01)
-    assert fit_before(64.0, TUNED, 200_000, 50_000).choose == LEAST_TILES
+    assert fit_before(20.0, TUNED, 200_000, 50_000).choose == LEAST_TILES
 
 
 @given(costs=costs, deadline=st.floats(1, 3600), n_train=st.integers(2, 10**6), n_choose=st.integers(2, 10**5))

@@ -41,6 +41,8 @@ SIZES = (USUAL_PX, 128, 96)
 """Input sizes that a pretrained network is tried with, where its own is the first of them."""
 WORTH_TILES = 2000
 """Training tiles below which a network is not fine-tuned at a size, unless there are no more."""
+DECIDED = {"network": ("model", "backbone"), "input_size": ("input_size",), "sample": ("sample",)}
+"""What may be open, and the settings that it stands for."""
 
 
 def left_open(settings: TrainSettings) -> frozenset[str]:

@@ -22,7 +22,7 @@ from sentinode.fit.keeper import Keeper, training_bar
 from sentinode.fit.loop import Judge, Progressing, fit
 from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.parts import Parts, choose_parts, deciding, fewer, fingerprint_of, unfinished
-from sentinode.fit.pick import expected, left_open, pick
+from sentinode.fit.pick import DECIDED, expected, left_open, pick
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import cost, finish
 from sentinode.fit.start import Job, start, unwatched
@@ -148,7 +148,8 @@ def kept_or_picked(folder: Path | None, given: TrainSettings, parts: Parts, bega
 
 def with_picked(given: TrainSettings, picked: Picked) -> TrainSettings:
     """Return settings with what `minutes` decided, of what they leave open."""
-    return resolved(dataclasses.replace(given, **picked.changes) if left_open(given) else given)
+    names = {name for choice in left_open(given) for name in DECIDED[choice]}
+    return resolved(dataclasses.replace(given, **{name: value for name, value in picked.changes.items() if name in names}))
 
 
 def same(run: Run, given: TrainSettings) -> Run:
