@@ -118,7 +118,7 @@ def make_plan(
             else ("the whole batch fits a GPU" if on_gpu else "memory stays small at full speed"),
             "accumulation": f"so many make the optimiser's batch of {settings.batch}",
             "memory_format": "the order in which tiles arrive, and the faster one for convolutions",
-            "compile": "its warm-up of a minute or more is not earned by runs of minutes, and on CPUs it was slower",
+            "compile": "never tried: runs of minutes do not earn its warm-up",
             "threads": why_threads(settings, threads),
             "resident": "asked for"
             if settings.resident != "auto"
