@@ -73,11 +73,11 @@ def picked(monkeypatch: pytest.MonkeyPatch, n: int, spent: float = 0.0, **option
 
     monkeypatch.setattr(picking, "start", started)
     monkeypatch.setattr(picking, "package_file", lambda _: Path("here"))
-    monkeypatch.setattr(picking, "quick_plan", lambda *_: (Plan("cpu", "bf16", 32, 2, True), 1.0))
 
     def rates(settings: TrainSettings, *_: Any) -> Costs:
         return TUNED.at_size(settings.input_size or 160, of=160) if settings.backbone == "finetune" else CNN
 
+    monkeypatch.setattr(picking, "quick_plan", lambda settings, *_: (Plan("cpu", "bf16", 32, 2, True), rates(settings).step))
     monkeypatch.setattr(picking, "measured", rates)
     given = TrainSettings(**{"split": "random"} | options)
     return pick(given, left_open(given), parts, time.perf_counter() - spent)

@@ -19,7 +19,7 @@ from torch import nn
 from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.parts import Parts
 from sentinode.fit.start import start, weights_of
-from sentinode.machine.clock import AIM, Costs, Fit, Picked, fit_before
+from sentinode.machine.clock import AIM, LEAST_EPOCHS, Costs, Fit, Picked, fit_before
 from sentinode.machine.plan import Plan, make_plan
 from sentinode.nets.backbone import USUAL_PX, own_px
 from sentinode.nets.forward import logits, placed
@@ -89,6 +89,9 @@ def pick(settings: TrainSettings, choices: frozenset[str], parts: Parts, began: 
         network, facts = start(asked, parts)
         looked, cpu = time.perf_counter(), time.process_time()
         plan, step_s = quick_plan(asked, parts, network, facts)
+        steps = LEAST_EPOCHS * min(WORTH_TILES, len(parts.train[1])) / asked.batch
+        if candidate != tried[-1][0] and step_s * steps > 60 * (settings.minutes or 0):
+            continue  # its steps alone take too long: nothing more is timed
         costs = measured(asked, parts, (network, facts), plan, step_s)
         busy = crowding(time.perf_counter() - looked, time.process_time() - cpu)
         costs = dataclasses.replace(costs, record=busy * costs.record, before=busy * costs.before)

@@ -138,7 +138,7 @@ def make_plan(
             "micro_batch": why_micro(settings, micro, on_gpu=on_gpu, ranks=ranks),
             "accumulation": f"so many make the optimiser's batch of {settings.batch}",
             "memory_format": "the order in which tiles arrive, and the faster one for convolutions",
-            "compile": "its warm-up of a minute or more is not earned by runs of minutes, and on CPUs it was slower",
+            "compile": "never tried: runs of minutes do not earn its warm-up",
             "threads": why_threads(settings, threads, ranks),
             **(
                 {"processes": f"torchrun's, {ranks.local_world} on this machine; micro-batches go round"}
