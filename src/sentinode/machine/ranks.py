@@ -160,10 +160,12 @@ def restarted() -> bool:
 
 @functools.cache
 def notes() -> Any:
-    """Return the table that all processes of the job read and write; torchrun keeps it, and it outlives them."""
+    """Return the table that all processes of the job read and write; torchrun keeps it over restarts, each of which has a part."""
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
-    return next(rendezvous("env://", timeout=MEET))[0]
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"start {start}", next(rendezvous("env://", timeout=MEET))[0])
 
 
 @contextmanager
