@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from sentinode.errors import MachineProblem, RunProblem, UsageProblem
 from sentinode.machine.memory import out_of_memory
 from sentinode.machine.probe import usable_cores
 
-Floats = npt.NDArray[np.float32]
+if TYPE_CHECKING:  # the command line asks who speaks before anything heavy is imported
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
 
 MEET = timedelta(minutes=10)
 """How long the processes wait for each other at the start, and for torchrun's table of notes at any time."""
@@ -51,6 +52,7 @@ class Ranks:
         """Return the first process's `value`, as JSON gives it back (a tuple is a list)."""
         if self.world == 1:
             return value
+        import numpy as np
         import torch
 
         data = np.frombuffer(json.dumps(value if self.first else None).encode(), np.uint8).copy()
@@ -104,10 +106,11 @@ class Ranks:
         first, last = (min(n, batch * (number * batches // self.world)) for number in (self.rank, self.rank + 1))
         return first, last
 
-    def gathered(self, values: Floats) -> Floats:
+    def gathered(self, values: "Floats") -> "Floats":
         """Return float32 [n], the `values` of all processes one behind the other."""
         if self.world == 1:
             return values
+        import numpy as np
         import torch
         from torch import distributed
 
@@ -120,15 +123,16 @@ class Ranks:
             distributed.all_gather(parts, mine)
         return np.concatenate([part[:size].numpy() for part, size in zip(parts, sizes, strict=True)])
 
-    def give(self, values: npt.NDArray[Any]) -> None:
+    def give(self, values: "npt.NDArray[Any]") -> None:
         """Send an array to the first process, which takes it by `take`."""
+        import numpy as np
         import torch
         from torch import distributed
 
         with lost():
             distributed.send(torch.from_numpy(np.ascontiguousarray(values)), 0)
 
-    def take(self, values: npt.NDArray[Any], rank: int) -> npt.NDArray[Any]:
+    def take(self, values: "npt.NDArray[Any]", rank: int) -> "npt.NDArray[Any]":
         """Return `values` after what process `rank` gives was written into them."""
         import torch
         from torch import distributed
@@ -156,10 +160,12 @@ def attempt() -> int:
 
 @functools.cache
 def notes() -> Any:
-    """Return the table that all processes of the job read and write; torchrun keeps it, and it outlives them."""
+    """Return the table that all processes of the job read and write; torchrun keeps it over restarts, each of which has a part."""
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
-    return next(rendezvous("env://", timeout=MEET))[0]
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"start {start}", next(rendezvous("env://", timeout=MEET))[0])
 
 
 @contextmanager
