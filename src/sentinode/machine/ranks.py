@@ -164,8 +164,7 @@ def notes() -> Any:
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
-    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return PrefixStore(f"start {start}", next(rendezvous("env://", timeout=MEET))[0])
+    return PrefixStore(f"attempt {attempt()}", next(rendezvous("env://", timeout=MEET))[0])
 
 
 @contextmanager
@@ -193,10 +192,8 @@ def joined(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(here.local)
     group: dict[str, Any] = {"rank": here.rank, "world_size": here.world, "timeout": WAIT}
     with lost():
-        job = notes().add(
-            f"attempt {attempt()}: jobs of {here.rank}", 1
-        )  # a program may train and then predict: each time a group of its own
-        store = distributed.PrefixStore(f"attempt {attempt()}: job {job}", notes())  # type: ignore[attr-defined]
+        job = notes().add(f"jobs of {here.rank}", 1)  # a program may train and then predict: each time a group of its own
+        store = distributed.PrefixStore(f"job {job}", notes())  # type: ignore[attr-defined]
         distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=store, **group)
     yield here
     # After an error the process ends instead: leaving a group whose others may be gone can wait for them for ever.
@@ -228,7 +225,7 @@ def speaker(*, of_error: bool = False) -> str | None:
     if here.world == 1 or not of_error:
         return "" if here.first else None
     try:
-        earliest = notes().add(f"attempt {attempt()}: told", 1) == 1
+        earliest = notes().add("told", 1) == 1
     except (RuntimeError, OSError, ValueError):  # torchrun itself is gone: better told twice than never
         earliest = True
     return f"process {here.rank + 1} of {here.world} on {socket.gethostname()}: " if earliest else None
