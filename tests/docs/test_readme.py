@@ -41,7 +41,7 @@ def test_there_are_command_lines_of_every_verb_of_the_main_job() -> None:
 
 @pytest.mark.parametrize("line", command_lines())
 def test_every_command_line_in_the_documents_parses(line: str) -> None:
-    words = shlex.split(line)[1:]
+    words = [re.sub(r"\$\w+", "1", word) for word in shlex.split(line)[1:]]  # variables of a shell or a cluster
     if "--help" in words:
         assert words[0] in set(app)
         return
