@@ -29,7 +29,7 @@ from sentinode.nets.weights import package_file
 from sentinode.settings import OWN_NETWORKS, PRETRAINED, TrainSettings, resolved
 from sentinode.tiles.passport import marks_of
 
-RECORD_S = 7.0
+RECORD_S = 4.5
 """Seconds of a record that do not grow with tiles: the machine's peak is measured, model, split and picture are written, and the
 process ends. As found on two quiet cores."""
 HEAD_S = 6.0
