@@ -16,6 +16,7 @@ from cyclopts import App, Argument, ArgumentCollection, CycloptsError, Parameter
 
 import sentinode
 from sentinode.errors import EXIT_INTERRUPTED, SentinodeError, UsageProblem, masked, nearest, shown
+from sentinode.machine.clock import running
 from sentinode.settings import (
     AuditSettings,
     CompareSettings,
@@ -28,16 +29,6 @@ from sentinode.settings import (
     TuneSettings,
     read_recipe,
 )
-
-
-def running() -> float:
-    """Return the seconds that this process has run already, where Linux tells them; 0 elsewhere."""
-    try:
-        started = int(Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()[19])  # field 22, in ticks since boot
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, IndexError, ValueError):
-        return 0.0
-
 
 BEGAN = time.perf_counter() - running()
 """When the command was given: the clock of --minutes counts the interpreter's start and the imports, too."""
