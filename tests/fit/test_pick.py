@@ -59,6 +59,18 @@ def test_without_weights_on_this_machine_nothing_is_fine_tuned(monkeypatch: pyte
     assert "sentinode[backbones]" in why
 
 
+def test_a_cpu_does_not_even_try_to_fine_tune_in_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentinode.fit.pick.package_file", lambda _: Path("here"))
+    monkeypatch.setattr("sentinode.fit.pick.find_spec", lambda _: object())
+    tried = {
+        minutes: [
+            settings.backbone for settings, _ in candidates(TrainSettings(minutes=minutes, device="cpu"), frozenset({"network"}))
+        ]
+        for minutes in (1.0, 2.0)
+    }
+    assert tried == {1.0: ["scratch"], 2.0: ["finetune", "scratch"]}
+
+
 def picked(monkeypatch: pytest.MonkeyPatch, n: int, spent: float = 0.0, **options: Any) -> Picked:
     """Return what is picked of `n` tiles by the rates above, `spent` seconds after the start."""
     labels = (np.arange(n) % 2).astype(np.int8)
@@ -73,6 +85,7 @@ def picked(monkeypatch: pytest.MonkeyPatch, n: int, spent: float = 0.0, **option
 
     monkeypatch.setattr(picking, "start", started)
     monkeypatch.setattr(picking, "package_file", lambda _: Path("here"))
+    monkeypatch.setattr(picking, "TUNING_MIN", 0.0)  # the rates above are those of no processor
 
     def rates(settings: TrainSettings, *_: Any) -> Costs:
         return TUNED.at_size(settings.input_size or 160, of=160) if settings.backbone == "finetune" else CNN

@@ -20,7 +20,7 @@ from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.parts import Parts
 from sentinode.fit.start import start, weights_of
 from sentinode.machine.clock import AIM, LEAST_EPOCHS, Costs, Fit, Picked, fit_before
-from sentinode.machine.plan import Plan, make_plan
+from sentinode.machine.plan import Plan, choose_device, make_plan
 from sentinode.nets.backbone import USUAL_PX, own_px
 from sentinode.nets.forward import logits, placed
 from sentinode.nets.trained import ModelFacts
@@ -42,6 +42,8 @@ SIZES = (USUAL_PX, 128, 96)
 """Input sizes that a pretrained network is tried with, where its own is the first of them."""
 WORTH_TILES = 2000
 """Training tiles below which a network is not fine-tuned at a size, unless there are no more."""
+TUNING_MIN = 2.0
+"""Minutes below which a CPU fine-tunes nothing, and does not try: looking at the pretrained network took a third of one minute."""
 DECIDED = {"network": ("model", "backbone"), "input_size": ("input_size",), "sample": ("sample",)}
 """What may be open, and the settings that it stands for."""
 
@@ -65,7 +67,8 @@ def candidates(settings: TrainSettings, choices: frozenset[str]) -> Iterator[tup
         yield resolved(settings), "asked for"
         return
     there = package_file(PRETRAINED) is not None and find_spec("timm") is not None
-    if there:
+    hopeless = (settings.minutes or math.inf) < TUNING_MIN and choose_device(settings.device)[0] == "cpu"
+    if there and not hopeless:
         yield resolved(dataclasses.replace(settings, model=PRETRAINED, backbone="finetune")), "reaches most where there is time"
     why = "fine-tuning does not fit into the time" if there else "pip install 'sentinode[backbones]' brings one to fine-tune"
     yield resolved(dataclasses.replace(settings, model=OWN_NETWORKS[0], backbone="scratch")), why
