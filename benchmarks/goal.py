@@ -22,7 +22,7 @@ from benchmarks.environments import install_beside_our_torch, python_of
 from benchmarks.goal_peers import NETWORK
 from benchmarks.peers import class_folders
 from benchmarks.records import Figure, Record, conditions, figure
-from benchmarks.suite import QUICK_TURNS, clock_of, finish, parser
+from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import once
 
 GOAL, LIMIT = 0.90, 6.0
@@ -101,7 +101,7 @@ def timm_weights(home: Path) -> Path:
 
 def measure(options: argparse.Namespace) -> Record:
     """Take turns, each until the goal is reached or the limit is."""
-    repeats = min(options.repeats, QUICK_TURNS) if options.quick else options.repeats
+    repeats = turns(options)
     started = conditions(repeats=repeats, goal=GOAL, minutes=options.minutes, epochs=EPOCHS)
     raw: dict[str, list[Measured]] = {variant: [] for variant in ("ours", *options.peers)}
     with tempfile.TemporaryDirectory() as name:
@@ -133,18 +133,18 @@ def told(measured: Measured) -> str:
 def figures_of(raw: dict[str, list[Measured]]) -> dict[str, Figure]:
     """Return seconds until the goal, how many times faster ours was than each peer and than the fastest, and AUROC at minutes."""
     figures: dict[str, Figure] = {}
-    for variant, turns in raw.items():
-        seconds = figure(spread([turn["seconds"] for turn in turns]), " s", digits=0)
-        never = "" if all(turn["reached"] for turn in turns) else ", not reached by then in each turn"
+    for variant, taken in raw.items():
+        seconds = figure(spread([turn["seconds"] for turn in taken]), " s", digits=0)
+        never = "" if all(turn["reached"] for turn in taken) else ", not reached by then in each turn"
         figures[f"{variant}_seconds"] = Figure(seconds.value, seconds.text + never, "s", span=seconds.span)
     peers = [variant for variant in raw if variant != "ours"]
     for variant in peers:
         figures[f"speedup_{variant}"] = figure(ratio(raw, "ours", variant), "x")
     fastest = min(peers, key=lambda variant: figures[f"{variant}_seconds"].value)
     figures["speedup"] = figure(ratio(raw, "ours", fastest), "x", bar=4)
-    for variant, turns in raw.items():
+    for variant, taken in raw.items():
         for minutes in MINUTES:
-            so_far = [auroc for seconds, auroc in turns[0]["curve"] if seconds <= 60 * minutes]
+            so_far = [auroc for seconds, auroc in taken[0]["curve"] if seconds <= 60 * minutes]
             if so_far:
                 figures[f"{variant}_at_{minutes}"] = figure(max(so_far), "", digits=4)
     return figures
@@ -157,8 +157,8 @@ def notes_of(raw: dict[str, list[Measured]]) -> list[str]:
         "Ours is judged once, when its command has ended.",
         *(
             f"{VARIANTS[variant]}: {told(turn)} (turn {at})"
-            for variant, turns in raw.items()
-            for at, turn in enumerate(turns, 1)
+            for variant, taken in raw.items()
+            for at, turn in enumerate(taken, 1)
             if not turn["reached"]
         ),
     ]

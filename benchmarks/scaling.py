@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.clock import Measured, rate, spread
 from benchmarks.records import Figure, Record, conditions, figure
-from benchmarks.suite import QUICK_TURNS, clock_of, finish, parser
+from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.synthetic import write_folder
 from benchmarks.workers import once, serve
 from sentinode.report.style import FLOOR, MODEL, look, new_figure, save
@@ -55,7 +55,7 @@ def measure(options: argparse.Namespace) -> Record:
     import sentinode
 
     sizes = [n for n in (QUICK_SIZES if options.quick else SIZES) if n <= options.n]
-    repeats = min(options.repeats, QUICK_TURNS) if options.quick else options.repeats
+    repeats = turns(options)
     cores = [count for count in CORES if count <= (os.cpu_count() or 1)]
     started = conditions(n=sizes, cores=cores, repeats=repeats, steps=STEPS, network="simple-cnn, 96 px")
     raw: dict[str, list[dict[str, Any]]] = {f"{job}_{n}_{count}": [] for n in sizes for job in JOBS for count in cores}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import signal
 import sys
 import threading
@@ -353,15 +352,14 @@ def main(words: Iterable[str] | None = None) -> None:
         check_shared(tokens)
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
 
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        # Where one process has died torchrun ends the others at once: outside `asked_to_end`, while the error is told, not just then.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(guarded(call, debug=debug))
 
 
 @contextmanager
 def asked_to_end() -> Iterator[None]:
     """Let SIGTERM end a command as Ctrl-C does, so that nothing temporary stays; only where signals can be had."""
+    from sentinode.machine.ranks import started
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -369,7 +367,8 @@ def asked_to_end() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        # Where one process has died torchrun ends the others at once: not while the error is told.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if started().world > 1 else before or signal.SIG_DFL)
 
 
 def guarded(call: Callable[[], object], *, debug: bool) -> int:

@@ -167,6 +167,11 @@ def network_with(weights: str) -> str | None:
     return HUB + weights.removeprefix(HUB) if weights.startswith(HUB) or "/" in weights else None
 
 
+def sample_of(settings: TrainSettings) -> str:
+    """Return the share of the training tiles that is sampled: all where it was left open."""
+    return "100%" if settings.sample == "auto" else settings.sample
+
+
 def resolved(settings: TrainSettings) -> TrainSettings:
     """Return `settings` with model, backbone, sample, epochs, lr and batch decided where they were left open.
 
@@ -197,8 +202,7 @@ def resolved(settings: TrainSettings) -> TrainSettings:
             "a training by --epochs for a frozen backbone, which stops by no clock", f"--minutes {settings.minutes:g}", do
         )
     by_recipe = {name: value for name, value in RECIPES.get(model, RECIPES[backbone]).items() if not getattr(settings, name)}
-    sample = "100%" if settings.sample == "auto" else settings.sample
-    return dataclasses.replace(settings, model=model, backbone=backbone, sample=sample, **by_recipe)
+    return dataclasses.replace(settings, model=model, backbone=backbone, sample=sample_of(settings), **by_recipe)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The loop's parts against their definitions: accumulation, class weights, the schedule, the running mean."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sentinode.fit.feed import Feed
-from sentinode.fit.loop import Judge, blend, class_weights, fit, out_of_time, schedule, step_seed, take_step
+from sentinode.fit.loop import Judge, blend, class_weights, fit, follow_clock, out_of_time, schedule, step_seed, take_step
 from sentinode.fit.measure import flop_per_tile, new_state
 from sentinode.machine.plan import Plan
+from sentinode.machine.ranks import Ranks
 from sentinode.nets.p4m_cnn import P4MCNN
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.nets.transform import Preprocessing, Transform
@@ -183,3 +185,32 @@ def test_convolutions_in_groups_are_counted_by_hand_too() -> None:
     for a, b, edge in zip(fields, fields[1:], (48, 24, 12), strict=False):
         by_hand += 2 * edge**2 * (25 * 8 * a + 8 * a * 8 * b)
     assert flop_per_tile(P4MCNN(), px) == pytest.approx(3 * by_hand, rel=1e-2)
+
+
+def test_all_processes_follow_the_clock_of_the_first() -> None:
+    """Rates and the end are functions of the clock: with clocks of their own, two processes would train two networks."""
+    said: list[list[object]] = []
+
+    class First(Ranks):
+        def told(self, value: Any) -> Any:
+            said.append(value)
+            return value
+
+    class Second(Ranks):
+        def told(self, value: Any) -> Any:
+            assert len(value) == len(said[-1])
+            return said[-1]
+
+    settings = TrainSettings(minutes=1.0, lr=0.1)
+    states = [new_state(Linear(), settings, Plan("cpu", "fp32", 20, 1, True)) for _ in range(2)]
+    for state, number in zip(states, (1.0, 2.0), strict=True):
+        state.seconds, state.before, state.until, state.validation_s = 20 * number, 3 * number, 50 / number, 2 * number
+        state.stopped_by = "minutes" if number == 1 else ""
+    follow_clock(states[0], First())
+    follow_clock(states[1], Second(rank=1, world=2))
+    for state in states:
+        schedule(state, settings, steps_an_epoch=10)
+    first, second = ([group["lr"] for group in state.optimizer.param_groups] for state in states)
+    assert first == second
+    assert states[1].stopped_by == "minutes"
+    assert out_of_time(states[0], settings) == out_of_time(states[1], settings)

@@ -119,8 +119,10 @@ def fit(
 
 
 def follow_clock(state: Progressing, ranks: Ranks) -> None:
-    """Take over what the first process's clock says, and whether it ends the training there."""
-    state.seconds, state.before, state.stopped_by = ranks.told((state.seconds, state.before, state.stopped_by))
+    """Take over all that the first process's clock says, since rates of learning follow it, and whether it ends the training there."""
+    names = ("seconds", "before", "until", "validation_s", "stopped_by")
+    for name, value in zip(names, ranks.told([getattr(state, name) for name in names]), strict=True):
+        setattr(state, name, value)
 
 
 def timed(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sentinode.errors import SplitProblem, UsageProblem, shown
 from sentinode.run import read_json
-from sentinode.settings import TrainSettings
+from sentinode.settings import TrainSettings, sample_of
 from sentinode.tiles.holdout import Held, hold
 from sentinode.tiles.passport import with_passport
 from sentinode.tiles.split import Split, given_split, make_split, sample_rows
@@ -72,7 +72,7 @@ def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: 
     left_out = None if held is None else held.rows
     if valid is None:
         split = make_split(source.rows, settings.split, settings.valid_share, settings.seed, left_out)
-        split = sample_rows(with_folds(split, held), share_of(settings), seed=settings.seed)
+        split = sample_rows(with_folds(split, held), sample_of(settings), seed=settings.seed)
         return Parts(split, (source, split.rows_of("train")), (source, split.rows_of("valid")))
     chooser = open_store(valid)
     if (chooser.px, chooser.classes) != (source.px, source.classes):
@@ -82,18 +82,13 @@ def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: 
             "pack both stores the same way",
         )
     split = with_folds(given_split(source.rows, chooser.rows, left_out), held)
-    split = sample_rows(split, share_of(settings), seed=settings.seed)
+    split = sample_rows(split, sample_of(settings), seed=settings.seed)
     return Parts(split, (source, split.rows_of("train")), (chooser, split.rows_of("valid") - len(source)))
-
-
-def share_of(settings: TrainSettings) -> str:
-    """Return the share of the training tiles that is sampled: all where it was left open."""
-    return "100%" if settings.sample == "auto" else settings.sample
 
 
 def fewer(parts: Parts, settings: TrainSettings, choosers: int) -> Parts:
     """Return the parts with the sample of `settings` of the tiles that train, and `choosers` of those that choose, 0 for all."""
-    split, before = sample_rows(parts.split, share_of(settings), seed=settings.seed), len(parts.train[0])
+    split, before = sample_rows(parts.split, sample_of(settings), seed=settings.seed), len(parts.train[0])
     if choosers:
         split = sample_rows(split, str(choosers), seed=settings.seed, part="valid")
     (store, _), (chooser, _) = parts.train, parts.valid

@@ -89,7 +89,7 @@ def classes_of_stores(listings: list[Listing], positive: str | None) -> Classes:
     if positive not in {None, told}:
         found = f"{shown(positive)}, and {shown(told, 40)} in {shown(first[told].origin())}"
         raise UsageProblem("the positive class that the stores have", found, "leave --positive out")
-    merged = Counter(merged_before(listings))
+    merged = merged_before(listings)
     labels = Counter(name for listing in listings for name in listing.labels if name not in {"", told})
     others = sorted(labels) or list(negatives)[:1]
     codes = {"": -1, **dict.fromkeys(others, 0), told: 1}
@@ -106,10 +106,9 @@ def classes_of_stores(listings: list[Listing], positive: str | None) -> Classes:
     return Classes((f"not {told}", told), codes, dict(sorted(merged.items())))
 
 
-def merged_before(listings: list[Listing]) -> dict[str, int]:
+def merged_before(listings: list[Listing]) -> Counter[str]:
     """Return how many tiles of each class had been merged into the negative one when the stores among the sources were packed."""
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for listing in listings:
-        for name, number in (listing.stored.merged if listing.stored is not None else {}).items():
-            total[name] = total.get(name, 0) + number
+        total.update(listing.stored.merged if listing.stored is not None else {})
     return total

@@ -97,7 +97,7 @@ def share_of(plan: Plan, number: int, of: int) -> Plan:
         listing.part(max(first - start, 0), max(last - start, 0), leads=leads)
         for listing, start in zip(plan.listings, plan.starts, strict=False)
     ]
-    counts = Counter(merged_before(listings))
+    counts = merged_before(listings)
     for listing in listings:
         counts.update(listing.labels)
     classes = replace(plan.classes, merged={name: counts[name] for name in plan.classes.merged})

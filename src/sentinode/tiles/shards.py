@@ -3,6 +3,7 @@
 In: folders of stores. Out: their listings, as if the sources were at hand; the pixels stay where they are until they are copied.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -164,7 +165,9 @@ def join_source(parts: list[Part], spans: list[tuple[int, int]], at: int) -> Lis
     labelled, n = bool(told[0]["labelled"]), len(rows)
     wide, high = rows["width"].to_numpy(), rows["height"].to_numpy()
     odd, noted = np.flatnonzero((wide != px) | (high != px)).tolist(), np.flatnonzero(rows["note"].to_numpy() != "").tolist()
-    first_of_store = at == 0
+    first_of_store, merged = at == 0, Counter[str]()  # what is told of a store as a whole goes with its first source
+    for part in parts:
+        merged.update(part.record["merged_into_negative"])
     stored = Stored(
         px,
         classes,
@@ -177,7 +180,7 @@ def join_source(parts: list[Part], spans: list[tuple[int, int]], at: int) -> Lis
         {row: str(rows["note"].iloc[row]) for row in noted},
         sum(source["listed"] for source in told) - n,
         sum(source["images_without_label"] for source in told) - (labels.count("") if labelled else 0),
-        total_merged(parts) if first_of_store else {},
+        dict(merged) if first_of_store else {},
         sum(part.record["groups"]["ids_without_tile"] for part in parts) if first_of_store else 0,
         parts[0].record["settings"],
     )
@@ -197,12 +200,3 @@ def join_source(parts: list[Part], spans: list[tuple[int, int]], at: int) -> Lis
         indices=list(range(n)),
         stored=stored,
     )
-
-
-def total_merged(parts: list[Part]) -> dict[str, int]:
-    """Return how many tiles of each class were merged into the negative one, over all parts."""
-    total: dict[str, int] = {}
-    for part in parts:
-        for name, count in part.record["merged_into_negative"].items():
-            total[name] = total.get(name, 0) + count
-    return total
