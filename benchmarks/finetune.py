@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clock import Measured, in_turn, ratio, spread
-from benchmarks.ours import open_feed
+from benchmarks.ours import epochs, open_feed, told
 from benchmarks.peers import BATCH, LOADERS, class_folders
 from benchmarks.records import Record, conditions, figure
 from benchmarks.suite import clock_of, finish, parser, turns
@@ -43,38 +43,17 @@ def ours(store: Path, network: str, px: int, precision: str) -> tuple[Callable[[
     from sentinode.machine.memory import set_allocator
 
     set_allocator()
-    from sentinode.fit.feed import epoch_order
-    from sentinode.fit.loop import take_step
-    from sentinode.fit.measure import new_state, step_seconds
-    from sentinode.machine.plan import make_plan
     from sentinode.nets.backbone import Classifier, preprocessing_of
     from sentinode.nets.forward import placed
     from sentinode.nets.transform import Transform
     from sentinode.settings import TrainSettings, resolved, settings_from
 
-    options = {"model": network, "backbone": "finetune", "precision": precision, "colour": 0.0}
+    options = {"model": network, "backbone": "finetune", "precision": precision, "batch": BATCH, "colour": 0.0}
     settings, feed = resolved(settings_from(TrainSettings, None, options)), open_feed(store)
     model = placed(Classifier(network, input_px=px, dropout=settings.dropout, keep_statistics=True), "cpu")
     transform = Transform(preprocessing_of(model.pooled.backbone.pretrained_cfg, px), 96)  # type: ignore[union-attr]
-    plan = make_plan(
-        settings,
-        px=px,
-        resident_bytes=feed.tiles.nbytes,
-        positive_share=0.5,
-        step_seconds=lambda plan: step_seconds(model, settings, plan, transform),
-    )
-    state, epoch = new_state(model, settings, plan), 0
-
-    def work() -> Measured:
-        nonlocal epoch
-        epoch += 1
-        start, cpu, seen = time.perf_counter(), time.process_time(), state.tiles_seen
-        for batch in feed.batches(epoch_order(len(feed), BATCH, 0, epoch)):
-            take_step(state, batch, transform, settings, plan)
-        seconds = time.perf_counter() - start
-        return {"seconds": seconds, "cpu_seconds": time.process_time() - cpu, "n": state.tiles_seen - seen}
-
-    return work, {"precision": plan.precision, "micro_batch": plan.micro_batch, "reasons": plan.reasons}
+    work, plan = epochs(model, settings, feed, transform, resident_bytes=feed.tiles.nbytes)
+    return work, told(plan)
 
 
 def usual(folders: Path, network: str, px: int, *, switches: bool) -> Callable[[], Measured]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.clock import Measured, spread
+from benchmarks.ours import epochs, told
 from benchmarks.peers import MEAN, STD
 from benchmarks.records import Figure, Record, conditions, figure
 from benchmarks.suite import clock_of, finish, parser, turns
@@ -44,20 +45,9 @@ def resident(n: int, device: str) -> Any:
     return Feed(tiles, np.arange(n), torch.randint(0, 2, (n,), device=device).float())
 
 
-def wait(device: str) -> None:
-    """Wait until the device has done all it was given."""
-    import torch
-
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
 def trained(job: str, n: int, device: str) -> tuple[Callable[[], Measured], dict[str, Any]]:
     """Return a function that trains for one epoch as `sentinode train` does, and what the plan chose."""
-    from sentinode.fit.feed import epoch_order
-    from sentinode.fit.loop import take_step
-    from sentinode.fit.measure import flop_per_tile, new_state, step_seconds
-    from sentinode.machine.plan import make_plan
+    from sentinode.fit.measure import flop_per_tile
     from sentinode.machine.probe import convolution_peak
     from sentinode.nets.backbone import Classifier
     from sentinode.nets.forward import placed
@@ -70,37 +60,20 @@ def trained(job: str, n: int, device: str) -> tuple[Callable[[], Measured], dict
     network: Any = build(settings.model, {"dropout": settings.dropout}) if job == "cnn" else None
     model = placed(network or Classifier("resnet50", input_px=PX, dropout=settings.dropout, keep_statistics=True), device)
     operations, transform = flop_per_tile(model, PX), Transform(Preprocessing(MEAN, STD), PX).to(device)
-    plan = make_plan(
-        settings,
-        px=PX,
-        resident_bytes=0,  # they are there already
-        positive_share=0.5,
-        step_seconds=lambda plan: step_seconds(model, settings, plan, transform),
-    )
-    state, epoch = new_state(model, settings, plan), 0
-
-    def steps(limit: int | None = None) -> int:
-        """Take the steps of an epoch, or the first of them; return their tiles."""
-        nonlocal epoch
-        epoch, seen = epoch + 1, state.tiles_seen
-        for batch in feed.batches(epoch_order(len(feed), settings.batch, 0, epoch)[:limit]):
-            take_step(state, batch, transform, settings, plan)
-        wait(device)
-        return state.tiles_seen - seen
+    one, plan = epochs(model, settings, feed, transform)  # the tiles are there already: nothing more to hold
 
     def work() -> Measured:
-        start = time.perf_counter()
-        seen = steps()
-        seconds = time.perf_counter() - start
-        share = operations * seen / seconds / convolution_peak(device, plan.precision, PEAK_S)
-        return {"seconds": seconds, "n": seen, "share_of_peak": share}
+        found = one()
+        share = operations * found["n"] / found["seconds"] / convolution_peak(device, plan.precision, PEAK_S)
+        return found | {"share_of_peak": share}
 
-    steps(3)
-    return work, {"plan": plan.reasons, "precision": plan.precision, "batch": settings.batch, "micro_batch": plan.micro_batch}
+    return work, told(plan)
 
 
 def extracted(n: int, device: str) -> tuple[Callable[[], Measured], dict[str, Any]]:
     """Return a function that computes the features of all tiles in the fastest form, and which that is."""
+    import torch
+
     from benchmarks.extraction import resnet
     from sentinode.fit.features import BATCH_PIXELS
     from sentinode.fit.measure import forward_flop
@@ -117,7 +90,8 @@ def extracted(n: int, device: str) -> tuple[Callable[[], Measured], dict[str, An
         start = time.perf_counter()
         for tiles in feed.in_order(batch):
             engine.call(transform(tiles))
-        wait(device)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start
         share = operations * n / seconds / convolution_peak(device, engine.precision, PEAK_S)
         return {"seconds": seconds, "n": n, "share_of_peak": share}

@@ -55,19 +55,64 @@ def feeding(store: Path) -> Callable[[], Measured]:
     return work
 
 
+def epochs(
+    model: Any, settings: Any, feed: Any, transform: Any, *, resident_bytes: int = 0, steps: int | None = None
+) -> tuple[Callable[[], Measured], Any]:
+    """Return a function that trains `model` for one epoch, or its first `steps`, as `sentinode train` does, and the plan.
+
+    Two steps are taken before. The device is waited for at the end of each epoch.
+    """
+    import torch
+
+    from sentinode.fit.feed import epoch_order
+    from sentinode.fit.loop import take_step
+    from sentinode.fit.measure import new_state, step_seconds
+    from sentinode.machine.plan import make_plan
+
+    plan = make_plan(
+        settings,
+        px=transform.input_px,
+        resident_bytes=resident_bytes,
+        positive_share=float(feed.labels.mean()),
+        step_seconds=lambda plan: step_seconds(model, settings, plan, transform),
+    )
+    state, epoch = new_state(model, settings, plan), 0
+
+    def taken(order: list[Any]) -> Measured:
+        start, cpu, seen, loss = time.perf_counter(), time.process_time(), state.tiles_seen, state.loss_sum
+        for batch in feed.batches(order):
+            take_step(state, batch, transform, settings, plan)
+        if plan.device.startswith("cuda"):
+            torch.cuda.synchronize(plan.device)
+        n = state.tiles_seen - seen
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "n": n, "loss": (state.loss_sum - loss) / n}
+
+    def work() -> Measured:
+        nonlocal epoch
+        epoch += 1
+        return taken(epoch_order(len(feed), settings.batch, 0, epoch)[:steps])
+
+    taken(epoch_order(len(feed), settings.batch, 0, 0)[:2])
+    return work, plan
+
+
+def told(plan: Any) -> dict[str, Any]:
+    """Return what a plan chose, and why, for a record."""
+    chosen = {name: getattr(plan, name) for name in ("device", "precision", "micro_batch", "threads", "resident")}
+    return {"plan": chosen, "reasons": plan.reasons}
+
+
 def training(
     store: Path, *, precision: str, recipe: str, steps: int | None = None
 ) -> tuple[Callable[[], Measured], dict[str, Any]]:
-    """Return a function that trains one epoch with our step, and what the plan chose.
+    """Return a function that trains one epoch of the simple CNN with our step, and what the plan chose.
 
     `precision`: "auto" lets the plan measure and choose. `recipe`: "peer" augments as the peer does (views only), "default" as
     `sentinode train` does (colour too).
     """
     set_allocator()
-    from sentinode.fit.feed import epoch_order
-    from sentinode.fit.loop import take_step
-    from sentinode.fit.measure import flop_per_tile, new_state, step_seconds
-    from sentinode.machine.plan import make_plan
+    from sentinode.fit.measure import flop_per_tile
     from sentinode.machine.probe import convolution_peak
     from sentinode.nets.forward import placed
     from sentinode.nets.trained import build
@@ -76,32 +121,15 @@ def training(
 
     changes = {"colour": 0.0} if recipe == "peer" else {}
     settings = resolved(settings_from(TrainSettings, None, {"precision": precision, "batch": BATCH, **changes}))
-    feed = open_feed(store)
-    transform = Transform(Preprocessing(MEAN, STD), 96)
-
-    trial = placed(build(settings.model, {"dropout": settings.dropout}), "cpu")
-    plan = make_plan(
-        settings,
-        px=96,
-        resident_bytes=feed.tiles.nbytes,
-        positive_share=float(feed.labels.mean()),
-        step_seconds=lambda plan: step_seconds(trial, settings, plan, transform),
-    )
-    state, epoch, operations = new_state(trial, settings, plan), 0, flop_per_tile(trial, 96)
-    for batch in feed.batches(epoch_order(len(feed), BATCH, 0, 0)[:2]):
-        take_step(state, batch, transform, settings, plan)
+    feed, transform = open_feed(store), Transform(Preprocessing(MEAN, STD), 96)
+    model = placed(build(settings.model, {"dropout": settings.dropout}), "cpu")
+    one, plan = epochs(model, settings, feed, transform, resident_bytes=feed.tiles.nbytes, steps=steps)
+    operations = flop_per_tile(model, 96)
 
     def work() -> Measured:
-        nonlocal epoch
-        epoch += 1
-        start, seen, loss = time.perf_counter(), state.tiles_seen, state.loss_sum
-        for batch in feed.batches(epoch_order(len(feed), BATCH, 0, epoch)[:steps]):
-            take_step(state, batch, transform, settings, plan)
-        seconds, n = time.perf_counter() - start, state.tiles_seen - seen
+        found = one()
         peak = convolution_peak("cpu", plan.precision, PEAK_S)
-        share = operations * n / seconds / peak
-        loss = (state.loss_sum - loss) / n
-        return {"seconds": seconds, "n": n, "loss": loss, "peak_flop_per_s": peak, "share_of_peak": share, "bytes": peak_bytes()}
+        share = operations * found["n"] / found["seconds"] / peak
+        return found | {"peak_flop_per_s": peak, "share_of_peak": share, "bytes": peak_bytes()}
 
-    chosen = {name: getattr(plan, name) for name in ("device", "precision", "micro_batch", "threads", "resident")}
-    return work, {"plan": chosen, "reasons": plan.reasons, "flop_per_tile": operations}
+    return work, told(plan) | {"flop_per_tile": operations}

@@ -64,7 +64,7 @@ def measure(options: argparse.Namespace) -> Record:
             home = Path(name)
             write_folder(home / "kaggle", n)
             store = sentinode.pack(home / "kaggle", out=home / "tiles.store", quiet=True)
-            sentinode.train(store, out=home / "run", epochs=1, sample="256", quiet=True)
+            sentinode.train(store, out=home / "run", epochs=1, sample="128", quiet=True)
             for _ in range(repeats):
                 for job in JOBS:
                     for count in cores:
