@@ -126,7 +126,7 @@ class FakeTime:
 
 
 @pytest.mark.parametrize("minutes", [0.5, 1.0, 2.0, 5.0])
-@pytest.mark.parametrize(("train_s", "valid_s"), [(0.01, 0.004), (0.001, 0.0005), (0.05, 0.05), (0.3, 0.02)])
+@pytest.mark.parametrize(("train_s", "valid_s"), [(0.01, 0.004), (0.004, 0.0005), (0.05, 0.05), (0.3, 0.02)])
 def test_training_ends_before_its_time_and_not_long_before(
     monkeypatch: pytest.MonkeyPatch, minutes: float, train_s: float, valid_s: float
 ) -> None:
