@@ -33,7 +33,7 @@ docs: $(STAMP)  ## the generated reference, and README's measured numbers
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[hdf5,backbones,search,openvino,onnx,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[hdf5,backbones,search,openvino,int8,onnx,dev]'
 	$(BIN)/python -c "open('$(STAMP)', 'w').close()"
 
 clean:

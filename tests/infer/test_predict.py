@@ -218,6 +218,32 @@ def test_auto_computes_in_the_fastest_form_and_scores_as_fp32_does(
     np.testing.assert_allclose(auto.table["logit"], plain.table["logit"], rtol=1e-4, atol=1e-4)
 
 
+def test_scores_in_whole_numbers_do_not_depend_on_the_order_of_the_tiles(place: Place, tmp_path: Path) -> None:
+    names = place.store.rows["id"].tolist()
+    order = np.random.default_rng(0).permutation(len(names))
+    shuffled = store_of(
+        tmp_path / "shuffled.store",
+        place.store.tiles[order],
+        place.store.rows["label"].to_numpy()[order],
+        ids=[names[i] for i in order],
+    )
+    how: dict[str, Any] = {"precision": "int8", "quiet": True}
+    one = predict(place.runs[0], place.store.path, out=tmp_path / "one.csv", batch=64, **how)
+    other = predict(place.runs[0], shuffled.path, out=tmp_path / "other.csv", batch=24, **how)
+    wanted = dict(zip(one.table["id"], one.table["logit"], strict=True))
+    assert dict(zip(other.table["id"], other.table["logit"], strict=True)) == pytest.approx(wanted, abs=1e-6)
+    plain = logits_of(place, tmp_path)
+    assert 0 < np.abs(one.table["logit"].to_numpy() - plain).max() < plain.std()
+
+
+def test_too_few_tiles_for_whole_numbers_are_told(place: Place, tmp_path: Path) -> None:
+    few = store_of(tmp_path / "few.store", place.store.tiles[:63], place.store.rows["label"].to_numpy()[:63])
+    with pytest.raises(
+        UsageProblem, match=r"expected at least 64 tiles to calibrate precision int8 .*; found 63 tiles; .*--precision"
+    ):
+        predict(place.runs[0], few.path, out=tmp_path / "s.csv", precision="int8", quiet=True)
+
+
 def test_an_existing_file_is_kept_unless_told(place: Place, tmp_path: Path) -> None:
     out = tmp_path / "s.csv"
     out.write_text("mine", "utf-8")
@@ -239,7 +265,7 @@ def test_a_folder_in_the_way_of_out_is_told(place: Place, tmp_path: Path) -> Non
     [
         ({"views": 3}, r"expected 1 or 4 or 8 for views; found '3'"),
         ({"batch": 0}, r"batch of at least 1; found 0; change --batch"),
-        ({"precision": "int8"}, r"precision; found 'int8'"),
+        ({"precision": "int4"}, r"precision; found 'int4'"),
         ({"vews": 8}, r"found 'vews'; did you mean views"),
     ],
 )

@@ -14,7 +14,7 @@ from sentinode.infer.ensemble import mean_logit, members_of
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.machine.plan import choose_device
 from sentinode.machine.ranks import ALONE, Ranks, joined
-from sentinode.nets.engine import fastest, named
+from sentinode.nets.engine import Engine, fastest, in_whole_numbers, named
 from sentinode.nets.trained import Run, load, weights_digest
 from sentinode.progress import Progress, Tick
 from sentinode.scores import Scores, probability_of, write_scores, write_submission
@@ -24,6 +24,8 @@ from sentinode.tiles.passport import marks_of, seen_of
 from sentinode.tiles.split import read_split
 from sentinode.tiles.store import Store
 
+CALIBRATION, FEWEST = 128, 32
+"""Tiles that calibrate 8-bit whole numbers, and as many that judge them; fewer are refused."""
 LABEL_TROUBLE = {"no image for label", "label is not a class"}
 """Reasons of the quarantine that concern a table of labels, not an image to score."""
 
@@ -147,6 +149,10 @@ def arithmetic_of(
 
     Few tiles are not worth measuring for: they are computed in plain fp32. Of several processes the first measures for all.
     """
+    if settings.precision == "int8":
+        asked = whole(run, store, settings.batch)
+        say(f"{asked.name}: {asked.reasons}")
+        return {"form": asked.call}
     if settings.precision != "auto" or not len(store):
         return {"precision": "fp32" if settings.precision == "auto" else settings.precision}
     example = run.transform()(torch.from_numpy(np.array(store.tiles[: settings.batch])).to(run.device))
@@ -155,6 +161,20 @@ def arithmetic_of(
     engine = engine or named(name, run.model, example)
     say(f"{engine.name}: {engine.reasons}")
     return {"form": engine.call}
+
+
+def whole(run: Run, store: Store, batch: int) -> Engine:
+    """Return a run's form in 8-bit whole numbers, calibrated on some of the tiles.
+
+    Those are told by their digests, so that neither the order of the tiles nor the size of a batch changes a score.
+    """
+    n = min(CALIBRATION, len(store) // 2)
+    if n < FEWEST:
+        do = "int8 pays for many; leave --precision out"
+        raise UsageProblem(f"at least {2 * FEWEST} tiles to calibrate precision int8 and to judge it", f"{len(store)} tiles", do)
+    rows = np.argsort(store.rows["digest"].to_numpy(), kind="stable")[: 2 * n]
+    tiles = run.transform()(torch.from_numpy(store.tiles[rows]).to(run.device))
+    return in_whole_numbers(run.model, tiles[:n], tiles[n:], batch)
 
 
 def checking(store: Store, seen: int, tick: Tick) -> Callable[[int], None]:

@@ -5,19 +5,17 @@ Each is a plain function of tensors. Which is the fastest depends on processor a
 
 import copy
 import functools
-import importlib.util
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sentinode.errors import MachineProblem, shown
 from sentinode.nets.forward import Call, arithmetic, placed
+from sentinode.nets.openvino import compiled, converted, filled
 
 
 def forms(module: nn.Module, example: Tensor) -> dict[str, Callable[[], Call]]:
@@ -38,8 +36,8 @@ def forms(module: nn.Module, example: Tensor) -> dict[str, Callable[[], Call]]:
         "eager fp32": lambda: eager(module, "fp32"),
         "eager bf16": lambda: eager(module, "bf16"),
         # Those that win most often come first: few tiles are not worth trying them all.
-        "openvino bf16": lambda: openvino(once_converted(), len(example), "bf16"),
-        "openvino fp32": lambda: openvino(once_converted(), len(example), "f32"),
+        "openvino bf16": lambda: compiled(once_converted(), len(example), "bf16"),
+        "openvino fp32": lambda: compiled(once_converted(), len(example), "f32"),
         "folded fp32": lambda: eager(once_folded(), "fp32"),
         "folded bf16": lambda: halved(once_folded()),
         "frozen fp32": lambda: frozen(once_folded(), example),
@@ -153,71 +151,5 @@ def frozen(module: nn.Module, example: Tensor) -> Call:
     def call(x: Tensor) -> Tensor:
         # Another batch size would be compiled anew: a smaller one is filled up.
         return traced(filled(x, len(example)))[: len(x)].float()  # type: ignore[no-any-return]
-
-    return call
-
-
-def filled(x: Tensor, n: int) -> Tensor:
-    """Return x [k, ...] with zeros behind it up to a multiple of `n`."""
-    missing = -len(x) % n
-    if not missing:
-        return x
-    return torch.cat([x, x.new_zeros(missing, *x.shape[1:])]).contiguous(memory_format=torch.channels_last)
-
-
-def converted(module: nn.Module, example: Tensor) -> Any:
-    """Return `module` as OpenVINO's model that takes channels last; MachineProblem where it is not installed or cannot."""
-    if importlib.util.find_spec("openvino") is None:
-        raise MachineProblem("OpenVINO", "no such package", "pip install 'sentinode[openvino]'")
-    import openvino
-    from openvino import frontend
-    from openvino.preprocess import PrePostProcessor
-
-    # OpenVINO's own failures share no base class but Exception.
-    failures = tuple(kind for name, kind in vars(frontend).items() if name.endswith("Failure"))
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        try:
-            model = openvino.convert_model(module, example_input=example[:2].contiguous())
-        except failures as problem:
-            raise MachineProblem(
-                "a network that OpenVINO takes", shown(str(problem).partition("Summary:\n")[2] or problem), "use another form"
-            ) from problem
-    model.reshape([-1, *example.shape[1:]])
-    steps = PrePostProcessor(model)
-    steps.input().tensor().set_layout(openvino.Layout("NHWC"))
-    steps.input().model().set_layout(openvino.Layout("NCHW"))
-    return steps.build()
-
-
-def openvino(model: Any, batch: int, precision: str) -> Call:
-    """Return OpenVINO's compiled `model`: one stream a thread, and a batch is divided among them.
-
-    A thread with tiles of its own waits for no other; shapes are fixed, which is never slower than free ones.
-    """
-    import openvino
-
-    threads = torch.get_num_threads()
-    share = -(-batch // threads)
-    fixed = model.clone()
-    fixed.reshape([share, *[dimension.get_length() for dimension in list(model.input(0).partial_shape)[1:]]])
-    how = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
-    compiled = openvino.Core().compile_model(fixed, "CPU", how)
-    queue = openvino.AsyncInferQueue(compiled, threads)
-    shape = tuple(compiled.output(0).shape)[1:]
-
-    def keep(request: Any, place: tuple[Any, int]) -> None:
-        results, first = place
-        results[first : first + share] = request.get_output_tensor(0).data
-
-    queue.set_callback(keep)
-
-    def call(x: Tensor) -> Tensor:
-        tiles = filled(x, share).permute(0, 2, 3, 1).contiguous().numpy()
-        results = np.empty((len(tiles), *shape), np.float32)
-        for first in range(0, len(tiles), share):
-            queue.start_async([tiles[first : first + share]], (results, first), share_inputs=True)
-        queue.wait_all()
-        return torch.from_numpy(results[: len(x)])
 
     return call

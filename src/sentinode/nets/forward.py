@@ -26,7 +26,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def view(tiles: Tensor, number: int) -> Tensor:
     """Return dihedral view `number` (0 to 7) of tiles [n, h, w, c], h = w: bit 4 transposes, then 1 and 2 flip rows, columns."""
     if number & 4:
-        tiles = tiles.transpose(1, 2)
+        # Whatever comes next reads it in order: a copy of bytes here is several times faster than a strided read of floats there.
+        tiles = tiles.transpose(1, 2).contiguous()
     flips = [axis for bit, axis in ((1, 1), (2, 2)) if number & bit]
     return tiles.flip(flips) if flips else tiles
 

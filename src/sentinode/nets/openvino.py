@@ -1,0 +1,123 @@
+"""OpenVINO's forms of a network: converted, compiled for this processor, or with 8-bit whole numbers in place of floats."""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import logging
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sentinode.errors import MachineProblem, shown
+from sentinode.nets.forward import Call
+
+CALIBRATION_BATCH = 32
+"""Tiles that go through a network at once while its ranges are taken."""
+
+HEAD = r".*__module\.(dense|head)[./].*"
+"""Names that OpenVINO gives to what our networks do after pooling."""
+
+
+def package(name: str, called: str, extra: str) -> Any:
+    """Import one of OpenVINO's packages; MachineProblem where it is not installed.
+
+    They tell their makers of each use as soon as they are imported, unless the package that does so is missing. It is, for as long
+    as they look for it: tiles of patients lie on this machine, and nothing of ours speaks to the outside unasked.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise MachineProblem(called, "no such package", f"pip install 'sentinode[{extra}]'")
+    teller = "openvino_telemetry"
+    before = sys.modules.get(teller)
+    sys.modules[teller] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module(name)
+    finally:
+        del sys.modules[teller]
+        if before is not None:
+            sys.modules[teller] = before
+
+
+def filled(x: Tensor, n: int) -> Tensor:
+    """Return x [k, ...] with zeros behind it up to a multiple of `n`."""
+    missing = -len(x) % n
+    if not missing:
+        return x
+    return torch.cat([x, x.new_zeros(missing, *x.shape[1:])]).contiguous(memory_format=torch.channels_last)
+
+
+def converted(module: nn.Module, example: Tensor) -> Any:
+    """Return `module` as OpenVINO's model that takes channels last; MachineProblem where it is not installed or cannot."""
+    openvino = package("openvino", "OpenVINO", "openvino")
+    from openvino import frontend
+    from openvino.preprocess import PrePostProcessor
+
+    # OpenVINO's own failures share no base class but Exception.
+    failures = tuple(kind for name, kind in vars(frontend).items() if name.endswith("Failure"))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            model = openvino.convert_model(module, example_input=example[:2].contiguous())
+        except failures as problem:
+            raise MachineProblem(
+                "a network that OpenVINO takes", shown(str(problem).partition("Summary:\n")[2] or problem), "use another form"
+            ) from problem
+    model.reshape([-1, *example.shape[1:]])
+    steps = PrePostProcessor(model)
+    steps.input().tensor().set_layout(openvino.Layout("NHWC"))
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    return steps.build()
+
+
+def compiled(model: Any, batch: int, precision: str) -> Call:
+    """Return OpenVINO's compiled `model`: one stream a thread, and a batch is divided among them.
+
+    A thread with tiles of its own waits for no other; shapes are fixed, which is never slower than free ones.
+    """
+    openvino = package("openvino", "OpenVINO", "openvino")
+    threads = torch.get_num_threads()
+    share = -(-batch // threads)
+    fixed = model.clone()
+    fixed.reshape([share, *[dimension.get_length() for dimension in list(model.input(0).partial_shape)[1:]]])
+    how = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
+    ready = openvino.Core().compile_model(fixed, "CPU", how)
+    queue = openvino.AsyncInferQueue(ready, threads)
+    shape = tuple(ready.output(0).shape)[1:]
+
+    def keep(request: Any, place: tuple[Any, int]) -> None:
+        results, first = place
+        results[first : first + share] = request.get_output_tensor(0).data
+
+    queue.set_callback(keep)
+
+    def call(x: Tensor) -> Tensor:
+        tiles = filled(x, share).permute(0, 2, 3, 1).contiguous().numpy()
+        results = np.empty((len(tiles), *shape), np.float32)
+        for first in range(0, len(tiles), share):
+            queue.start_async([tiles[first : first + share]], (results, first), share_inputs=True)
+        queue.wait_all()
+        return torch.from_numpy(results[: len(x)])
+
+    return call
+
+
+def quantised(module: nn.Module, tiles: Tensor) -> Any:
+    """Return `module` as OpenVINO's model with weights and maps as 8-bit whole numbers; their ranges are those that `tiles` have.
+
+    `tiles`: network input [n, 3, p, p], channels-last. MachineProblem where NNCF, which does it, is not installed.
+    The head stays in floats: what stands before it are features whose ranges differ by orders of magnitude.
+    Source: Jacob et al. 2018, arXiv:1712.05877; NNCF's post-training quantization, activations with a zero point.
+    """
+    nncf = package("nncf", "NNCF, which quantises networks", "int8")
+    nncf.set_log_level(logging.ERROR)
+    model = converted(module, tiles)
+    rows = tiles.permute(0, 2, 3, 1).contiguous().numpy()
+    head = nncf.IgnoredScope(patterns=[HEAD], validate=False)
+    parts = nncf.Dataset([rows[first : first + CALIBRATION_BATCH] for first in range(0, len(rows), CALIBRATION_BATCH)])
+    # Its progress bars cannot be turned off.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return nncf.quantize(model, parts, preset=nncf.QuantizationPreset.MIXED, subset_size=len(rows), ignored_scope=head)

@@ -1,0 +1,86 @@
+"""OpenVINO's forms: 8-bit whole numbers stay near fp32 or are refused, and nothing tells the makers of a use."""
+
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sentinode.errors import MachineProblem
+from sentinode.nets import engine, openvino
+from sentinode.nets.engine import in_whole_numbers
+from sentinode.nets.forms import eager
+from sentinode.nets.simple_cnn import SimpleCNN
+
+
+def tissue(n: int, seed: int) -> Tensor:
+    """Return network input whose tiles differ in colour and grain, so that logits have a spread."""
+    chance = torch.Generator().manual_seed(seed)
+    colour = torch.randn(n, 3, 1, 1, generator=chance)
+    grain = torch.rand(n, 1, 1, 1, generator=chance) * torch.randn(n, 3, 32, 32, generator=chance)
+    return (colour + grain).contiguous(memory_format=torch.channels_last)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return SimpleCNN((8, 8, 8)).eval()
+
+
+def test_whole_numbers_are_near_fp32_and_are_not_fp32() -> None:
+    module, others = network(), tissue(64, seed=1)
+    found = in_whole_numbers(module, tissue(64, seed=0), others, batch=20)
+    wanted = eager(module, "fp32")(others)
+    moved = (found.call(others) - wanted).square().mean().sqrt() / wanted.std(correction=0)
+    assert 1e-4 < moved <= engine.WHOLE_BOUND
+    assert (found.name, found.precision) == ("openvino int8", "int8")
+    assert f"64 tiles that did not calibrate it move by {moved:.3f}" in found.reasons
+
+
+def type_of_weights(operation: Any) -> str:
+    """Return the type of number in which the weights of an operation are kept."""
+    node = operation.input_value(1).get_node()
+    while node.get_type_name() != "Constant":
+        node = node.input_value(0).get_node()
+    return str(node.get_element_type().get_type_name())
+
+
+def test_convolutions_are_in_whole_numbers_and_the_head_is_not() -> None:
+    operations = openvino.quantised(network(), tissue(32, seed=0)).get_ordered_ops()
+    found = {kind: [type_of_weights(op) for op in operations if op.get_type_name() == kind] for kind in ("Convolution", "MatMul")}
+    assert found == {"Convolution": ["i8"] * 3, "MatMul": ["f32"] * 2}
+
+
+def test_logits_that_move_too_far_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "WHOLE_BOUND", 1e-6)
+    with pytest.raises(MachineProblem) as caught:
+        in_whole_numbers(network(), tissue(32, seed=0), tissue(32, seed=1), batch=32)
+    assert caught.value.expected == "logits within 1e-06 standard deviations of those in fp32"
+    assert caught.value.found.endswith("on 32 tiles")
+    assert "--precision auto" in caught.value.do
+
+
+def test_a_device_that_is_not_openvinos_is_told() -> None:
+    with pytest.raises(MachineProblem) as caught:
+        in_whole_numbers(network(), torch.empty(2, 3, 32, 32, device="meta"), tissue(2, seed=1), batch=2)
+    assert (caught.value.expected, caught.value.found) == ("a CPU for precision int8", "'meta'")
+    assert "--device cpu" in caught.value.do
+
+
+def test_a_missing_package_is_told_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MachineProblem) as caught:
+        in_whole_numbers(network(), tissue(2, seed=0), tissue(2, seed=1), batch=2)
+    assert (caught.value.expected, caught.value.found) == ("NNCF, which quantises networks", "no such package")
+    assert caught.value.do == "pip install 'sentinode[int8]'"
+
+
+def test_nobody_is_told_that_openvino_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino.quantised(network(), tissue(32, seed=0))
+    assert "openvino_telemetry" not in sys.modules
+    own = ModuleType("openvino_telemetry")  # of a program that had it before us
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", own)
+    openvino.package("openvino", "OpenVINO", "openvino")
+    assert sys.modules["openvino_telemetry"] is own
