@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 from test_train import tissue_store
 from sentinode.fit.train import train
-train(tissue_store(), out=Path(sys.argv[1]), epochs=20, precision=sys.argv[2], batch=16, checkpoint_s=0.0, quiet=True)
+train(tissue_store(), out=Path(sys.argv[1]), epochs=4, precision=sys.argv[2], batch=16, checkpoint_s=0.0, quiet=True)
 """
 
 
@@ -71,8 +71,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path)
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_killed_and_resumed_is_undisturbed_bit_for_bit(tmp_path: Path, precision: str) -> None:
-    """Kill -9 in the middle of an epoch, twice; the resumed run ends with the bytes of one that was left alone."""
-    options = FAST | {"epochs": 20, "precision": precision, "checkpoint_s": 0.0}
+    """Kill -9 in the middle of an epoch; the resumed run ends with the bytes of one that was left alone."""
+    options = FAST | {"epochs": 4, "precision": precision, "checkpoint_s": 0.0}
     undisturbed = train(tissue_store(), out=tmp_path / "whole", **options)
     where = tmp_path / "killed"
     state = where / "resume" / "state.safetensors"

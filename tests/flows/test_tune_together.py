@@ -28,21 +28,22 @@ from pathlib import Path
 from sentinode.fit.trials import Trainings
 from sentinode.flows.tune import tune
 
-folder, name, search = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+folder, name, searches = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 run = Trainings.run
 
 def noted(self, number, settings, watch):
-    with (folder / "ran.txt").open("a") as file:
+    with (folder / f"{kind}.ran").open("a") as file:
         file.write(f"{number} {name}\n")
     return run(self, number, settings, watch)
 
 Trainings.run = noted
-(folder / f"{name}.ready").touch()
-while len(list(folder.glob("*.ready"))) < 2:
-    time.sleep(0.01)
 shared = {"epochs": 1, "precision": "fp32", "split": "random", "quiet": True, "resume": True}
-study = tune(folder / "s.store", out=folder / "study", **shared, **search)
-print(len(study.trials), bool(study.record))
+for kind, search in searches.items():
+    (folder / f"{kind}.{name}.ready").touch()
+    while len(list(folder.glob(f"{kind}.*.ready"))) < 2:
+        time.sleep(0.01)
+    study = tune(folder / "s.store", out=folder / kind, **shared, **search)
+    print(kind, len(study.trials), bool(study.record))
 """
 
 
@@ -53,19 +54,30 @@ def formula(monkeypatch: pytest.MonkeyPatch) -> Formula:
     return made
 
 
-@pytest.mark.parametrize("search", [{"trials": 6}, {"grid": {"lr": [1e-3, 2e-3, 3e-3], "batch": [16, 32]}}])
-def test_two_processes_on_one_study_run_each_trial_once(tmp_path: Path, search: dict[str, Any]) -> None:
+SEARCHES: dict[str, dict[str, Any]] = {
+    "drawn": {"trials": 6},
+    "grid": {"grid": {"lr": [1e-3, 2e-3, 3e-3], "batch": [16, 32]}},
+}
+
+
+def test_two_processes_on_one_study_run_each_trial_once(tmp_path: Path) -> None:
+    """The same two processes meet on two studies: starting them takes longer than the studies."""
     write_kaggle_folder(tmp_path / "kaggle", synthesise(6, 16, px=24, seed=3))
     pack(tmp_path / "kaggle", out=tmp_path / "s.store", quiet=True)
-    words = [[sys.executable, "-c", PROCESS, str(tmp_path), name, json.dumps(search)] for name in ("one", "two")]
+    words = [[sys.executable, "-c", PROCESS, str(tmp_path), name, json.dumps(SEARCHES)] for name in ("one", "two")]
     both = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for line in words]
     told = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], told
-    assert "6 True" in {out.strip() for out, _ in told}
-    ran = [line.split() for line in (tmp_path / "ran.txt").read_text("utf-8").splitlines()]
+    for kind in SEARCHES:
+        assert f"{kind} 6 True" in {line for out, _ in told for line in out.splitlines()}
+        check_study(tmp_path / kind, tmp_path / f"{kind}.ran")
+
+
+def check_study(study: Path, noted: Path) -> None:
+    """Check that both processes ran trials, each of them once, and that one result of all is there."""
+    ran = [line.split() for line in noted.read_text("utf-8").splitlines()]
     assert sorted(int(number) for number, _ in ran) == list(range(6))
     assert {name for _, name in ran} == {"one", "two"}
-    study = tmp_path / "study"
     table = pd.read_csv(study / "trials.csv")
     assert list(table["number"]) == list(range(6))
     drawn = table.drop(columns=["number", "state", "valid_auroc", "valid_loss", "epochs", "seconds", "note"])

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sentinode.errors import RunProblem, shown
 from sentinode.fit.loop import Progressing
+from sentinode.machine.ranks import started
 from sentinode.nets.sealed import sealed, unsealed
 from sentinode.run import replacing
 
@@ -122,8 +123,12 @@ class Interruption:
         self.asked = False
 
     def ask(self, _number: int, _frame: FrameType | None) -> None:
-        """Note the first signal; a second one interrupts at once."""
-        if self.asked:
+        """Note the first signal; a second one interrupts at once, but not one of several processes.
+
+        There torchrun hands on what it is sent, and a cluster may send the same to all of them: two may mean one. The step is
+        brought to its end, and torchrun kills those that take too long.
+        """
+        if self.asked and started().world == 1:
             raise KeyboardInterrupt
         self.asked = True
 
