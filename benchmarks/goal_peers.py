@@ -19,21 +19,40 @@ from benchmarks.workers import serve
 
 NETWORK, PX = "tf_efficientnet_lite0", 96
 CHECKS = 4
-"""Looks at the judge an epoch."""
+"""Looks at the judge an epoch; one more just before the time is over."""
 
 
 class Judged:
     """The clock, and AUROC on the judge's tiles against it."""
 
-    def __init__(self, scores: Callable[[], tuple[Any, Any]], goal: float, limit: float) -> None:
-        self.scores, self.goal, self.limit = scores, goal, limit
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.scores: Callable[[], tuple[Any, Any]] = lambda: ([], [])
+        self.goal, self.limit, self.looks = options.goal, 60 * options.minutes, options.looks
+        self.marks = sorted({60 * minutes for minutes in [*options.at, options.minutes]})
         self.curve: list[tuple[float, float]] = []
         self.start = time.perf_counter()
+        self.stepped = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far, without those of looking."""
+        return time.perf_counter() - self.start
 
     @property
     def over(self) -> bool:
-        """Whether the goal is reached, or the time is over."""
-        return bool(self.curve) and (self.curve[-1][1] >= self.goal or self.curve[-1][0] >= self.limit)
+        """Whether the goal is reached, or the time is over, or there were looks enough."""
+        if not self.curve:
+            return False
+        return self.curve[-1][1] >= self.goal or self.seconds >= self.limit or len(self.curve) == self.looks
+
+    def step(self, *, quarter: bool) -> None:
+        """Look after a step where a quarter of an epoch ends, or where another step would end behind a mark."""
+        now, last = self.seconds, self.stepped
+        self.stepped = now
+        due = [mark for mark in self.marks if now + (now - last) > mark]
+        self.marks = self.marks[len(due) :]
+        if quarter or due:
+            self.look()
 
     def look(self) -> None:
         """Score the judge's tiles with the clock stopped."""
@@ -67,7 +86,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 def fastai(options: argparse.Namespace) -> dict[str, Any]:
     """Train as fastai's documentation does: ImageDataLoaders, vision_learner, fine_tune (the head for one epoch, then all)."""
-    judged = Judged(lambda: ([], []), options.goal, 60 * options.minutes)
+    judged = Judged(options)
     import_torchvision()
     from fastai.callback.core import Callback, CancelFitException
     from fastai.vision.all import ImageDataLoaders, aug_transforms, vision_learner
@@ -95,20 +114,23 @@ def fastai(options: argparse.Namespace) -> dict[str, Any]:
                 raise CancelFitException
 
         def after_step(self) -> None:
-            if (self.iter + 1) % max(steps // CHECKS, 1) == 0:
-                judged.look()
+            judged.step(quarter=(self.iter + 1) % max(steps // CHECKS, 1) == 0)
             if judged.over:
                 raise CancelFitException
 
     learner.add_cb(Looking())
     with learner.no_bar(), learner.no_logging():
-        learner.fine_tune(options.epochs)
+        if options.looks:  # its rate is asked for, not that of the head alone
+            learner.unfreeze()
+            learner.fit_one_cycle(1)
+        else:
+            learner.fine_tune(options.epochs)
     return told(judged, len(loaders.train_ds))
 
 
 def plain(options: argparse.Namespace, network: str) -> dict[str, Any]:
     """Train in a plain loop: torchvision's folders in a DataLoader, AdamW, a cosine of the rate, all weights at once."""
-    judged = Judged(lambda: ([], []), options.goal, 60 * options.minutes)
+    judged = Judged(options)
     import_torchvision()
     import timm
     import torch
@@ -151,8 +173,7 @@ def plain(options: argparse.Namespace, network: str) -> dict[str, Any]:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            if (index + 1) % max(len(batches) // CHECKS, 1) == 0:
-                judged.look()
+            judged.step(quarter=(index + 1) % max(len(batches) // CHECKS, 1) == 0)
             if judged.over:
                 break
         if judged.over:
@@ -176,6 +197,8 @@ def main() -> None:
     options.add_argument("--goal", type=float, required=True)
     options.add_argument("--minutes", type=float, required=True, help="give up after them")
     options.add_argument("--epochs", type=int, required=True)
+    options.add_argument("--at", type=float, nargs="+", default=[], help="minutes at which it is judged as well, as at the end")
+    options.add_argument("--looks", type=int, help="end after so many looks; fastai then trains all weights at once")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--switches", type=json.loads, metavar="MALLOPT", help="set every switch; the allocator's as JSON")
     chosen = options.parse_args()
