@@ -7,10 +7,12 @@ nothing. The clock begins before the libraries are imported and stands still whi
 import argparse
 import ctypes
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,10 @@ CHECKS = 4
 """Looks at the judge an epoch; one more just before the time is over."""
 
 
+RECENT = 6
+"""Steps that the next one's time is told by."""
+
+
 class Judged:
     """The clock, and AUROC on the judge's tiles against it."""
 
@@ -31,7 +37,7 @@ class Judged:
         self.marks = sorted({60 * minutes for minutes in [*options.at, options.minutes]})
         self.curve: list[tuple[float, float]] = []
         self.start = time.perf_counter()
-        self.stepped = 0.0
+        self.stepped: list[float] = []
 
     @property
     def seconds(self) -> float:
@@ -47,9 +53,11 @@ class Judged:
 
     def step(self, *, quarter: bool) -> None:
         """Look after a step where a quarter of an epoch ends, or where another step would end behind a mark."""
-        now, last = self.seconds, self.stepped
-        self.stepped = now
-        due = [mark for mark in self.marks if now + (now - last) > mark]
+        self.stepped.append(self.seconds)
+        lately = self.stepped[-RECENT:]
+        # The median: a step may hold the start of the loaders, or a validation of the peer's own.
+        step = statistics.median([b - a for a, b in pairwise(lately)]) if len(lately) > 1 else 0.0
+        due = [mark for mark in self.marks if lately[-1] + step > mark]
         self.marks = self.marks[len(due) :]
         if quarter or due:
             self.look()
