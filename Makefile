@@ -1,4 +1,6 @@
-# Every target sets up what it needs; the first one takes as long as the downloads do.
+# Every target sets up what it needs; the first one takes as long as the downloads do. The peers' DataLoader loops need torchvision,
+# which comes with [backbones] in the version that fits the torch of constraints.txt; peers that do not go with ours get
+# environments of their own in .peers/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,8 +23,9 @@ lint: $(STAMP)  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## the board: this machine beside the peers (TILES=DIR for real tiles, ENVIRONMENT=DIR for TIAToolbox's)
-	$(BIN)/python -m benchmarks.board $(if $(TILES),--tiles "$(TILES)") $(if $(ENVIRONMENT),--environment "$(ENVIRONMENT)")
+bench: $(STAMP)  ## the board: this machine beside the peers (TILES=DIR, MINUTES="1 5 20", PEERS="...", ENVIRONMENTS=DIR)
+	$(BIN)/python -m benchmarks.board $(if $(TILES),--tiles "$(TILES)") $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(PEERS),--peers $(PEERS)) $(if $(ENVIRONMENTS),--environments "$(ENVIRONMENTS)") $(if $(OUT),--out "$(OUT)")
 
 bench-gpu: $(STAMP)  ## 220,000 tiles resident on a GPU: seconds an epoch and share of the peak
 	$(BIN)/python -m benchmarks.gpu

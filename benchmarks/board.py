@@ -1,18 +1,25 @@
-"""The board: every quick suite on this machine, one after the other, as one table and one picture.
+"""The board: every quick suite on this machine, one after the other, as tables and pictures.
 
 Inside the clocks is what each suite says of itself; the board only gathers their figures. Without --tiles it makes random ones, which
-take the same time. What it writes is that of this machine and this day: `board.json` (all records whole), `README.md`, `board.svg` and
-`board.png`.
+take the same time but have nothing to learn, so that no AUROC is measured. The peers' environments are made the first time, and what
+cannot be installed is not measured. What it writes is that of this machine and this day: `board.json` (all records whole),
+`README.md`, `board.svg`, `board.png` and, with tiles, `minutes.svg` and `minutes.png`.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+from benchmarks.environments import HOME, home_of
+from benchmarks.goal import PEERS
+from benchmarks.minutes import auroc_table
+from benchmarks.minutes import draw as draw_minutes
 from benchmarks.peers import class_folders
 from benchmarks.records import Figure, Record, conditions, latest, warnings
 from benchmarks.synthetic import write_folder
@@ -21,6 +28,12 @@ from sentinode.run import write_bytes, write_json
 
 TILES, FEW = 1024, 64
 """Random tiles: of the folder that is timed; of those that judge."""
+ONE_EPOCH = 1.0
+"""Up to so many minutes a peer plans one epoch, and its rate is not measured first."""
+
+
+SWITCHES = "the same, bf16, channels-last, allocator"
+"""A peer with every switch set."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +45,33 @@ class Row:
     job: str
     peer: str
     bound: str = ""
+    of: str = "of the convolution peak"
 
 
 ROWS = (
-    Row("pack", "speedup", "pack TIFFs", "Pillow and np.save"),
-    Row("feed", "speedup", "feed tiles", "torchvision, DataLoader"),
+    Row("pack", "speedup", "pack TIFFs", "Pillow and np.save", "share_of_bytes", "of reading and writing bytes alone"),
+    Row("feed", "speedup", "feed tiles", "torchvision, DataLoader", "share_of_copy", "of gathering rows alone"),
     Row("epoch", "speedup", "CNN epoch, plan's choice", "DataLoader, plain loop, fp32", "share_of_peak"),
     Row("epoch", "speedup_fp32", "CNN epoch, fp32", "DataLoader, plain loop, fp32", "share_of_peak_fp32"),
     Row("epoch", "speedup_allocator", "CNN epoch, plan's choice", "the same, our allocator settings"),
-    Row("extraction", "speedup", "frozen ResNet50, plan's choice", "timm, DataLoader, fp32"),
-    Row("extraction", "speedup_fp32", "frozen ResNet50, fp32", "timm, DataLoader, fp32"),
-    Row("finetune", "resnet18_speedup", "fine-tune ResNet18", "timm, DataLoader, fp32"),
-    Row("finetune", "resnet18_speedup_switches", "fine-tune ResNet18", "the same, bf16, channels-last, allocator"),
-    Row("finetune", "lite0_speedup", "fine-tune EfficientNet-Lite0, 192 px", "timm, DataLoader, fp32"),
-    Row("predict", "speedup", "ResNet18 over 8 views, a view", "TIAToolbox PatchPredictor"),
+    Row("epoch", "speedup_switches", "CNN epoch, plan's choice", SWITCHES),
+    Row("keras_epoch", "speedup", "CNN epoch, plan's choice", "Keras flow_from_dataframe, fp32"),
+    Row("keras_epoch", "speedup_switches", "CNN epoch, plan's choice", "the same, bf16, our allocator settings"),
+    Row("extraction", "speedup", "frozen ResNet50, plan's choice", "timm, DataLoader, fp32", "share_of_peak"),
+    Row("extraction", "speedup_fp32", "frozen ResNet50, fp32", "timm, DataLoader, fp32", "share_of_peak_fp32"),
+    Row("extraction", "speedup_switches", "frozen ResNet50, plan's choice", SWITCHES),
+    Row("finetune", "resnet18_speedup", "fine-tune ResNet18", "timm, DataLoader, fp32", "resnet18_share_of_peak"),
+    Row("finetune", "resnet18_speedup_switches", "fine-tune ResNet18", SWITCHES),
+    Row("finetune", "lite0_speedup", "fine-tune EfficientNet-Lite0, 192 px", "timm, DataLoader, fp32", "lite0_share_of_peak"),
+    Row("finetune", "lite0_speedup_switches", "fine-tune EfficientNet-Lite0, 192 px", SWITCHES),
+    Row("predict", "speedup", "ResNet18 over 8 views, a view", "TIAToolbox PatchPredictor", "share_of_peak"),
+    Row("predict", "speedup_fp32", "ResNet18 over 8 views, a view, fp32", "TIAToolbox PatchPredictor", "share_of_peak_fp32"),
     Row("predict", "speedup_switches", "ResNet18 over 8 views, a view", "the same, batch 64, 2 loaders, allocator"),
 )
-"""The lines, in order; `bound` names the figure that says how near to the machine's peak ours is."""
-SUITES = tuple(dict.fromkeys(row.suite for row in ROWS))
+"""The lines, in order; `bound` names the figure that says how near to its bound ours is, `of` that bound in words."""
+SUITES = (*dict.fromkeys(row.suite for row in ROWS), "minutes")
+HOMES = {"predict": "tiatoolbox", "keras_epoch": "keras"}
+"""Suites whose peer has an environment of its own."""
 
 
 def random_tiles(home: Path, n: int = TILES) -> Path:
@@ -60,12 +82,28 @@ def random_tiles(home: Path, n: int = TILES) -> Path:
     return home
 
 
-def run_suite(suite: str, tiles: Path, records: Path, more: list[str]) -> Record | str:
-    """Run one suite in a process of its own; return its record, or what its process said last where it failed."""
-    command = [sys.executable, "-m", f"benchmarks.{suite}", "--tiles", str(tiles), "--quick", "--repeats", "3"]
-    done = subprocess.run([*command, "--records", str(records), *more], stderr=subprocess.PIPE, text=True, check=False)
+def words_of(suite: str, chosen: argparse.Namespace) -> list[str]:
+    """Return what else stands on a suite's command line, its peer's environment made where it is missing."""
+    needed = "fastai" if suite == "minutes" and "fastai" in chosen.peers else HOMES.get(suite)
+    words = ["--environment", str(home_of(needed, chosen.environments).resolve())] if needed else []
+    if suite != "minutes":
+        return [*words, "--quick", "--repeats", "3"]
+    deadlines = [f"{minutes:g}" for minutes in chosen.minutes]
+    once = ["--epochs", "1"] if max(chosen.minutes) <= ONE_EPOCH else []
+    return [*words, "--each", "--deadlines", *deadlines, "--peers", *chosen.peers, *once]
+
+
+def run_suite(suite: str, tiles: Path, records: Path, chosen: argparse.Namespace) -> Record | str:
+    """Run one suite in a process of its own; return its record, or why there is none."""
+    try:
+        words = words_of(suite, chosen)
+    except (subprocess.CalledProcessError, PackageNotFoundError, OSError) as error:
+        return f"its peer could not be installed ({type(error).__name__})"
+    command = [sys.executable, "-m", f"benchmarks.{suite}", "--tiles", str(tiles), "--records", str(records)]
+    done = subprocess.run([*command, *words], stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+        last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+        return " ".join("DIR" if os.sep in word else word for word in last.split())
     return latest(suite, records)
 
 
@@ -79,6 +117,14 @@ def lines_of(found: dict[str, Record | str]) -> list[tuple[Row, Figure, Figure |
     return lines
 
 
+def aurocs(found: dict[str, Record | str]) -> list[str]:
+    """Return the part of the page that tells what some minutes of training bring."""
+    record = found.get("minutes")
+    if not isinstance(record, Record):
+        return []
+    return [auroc_table(record), "![AUROC against minutes](minutes.png)", "\n".join(f"- {note}" for note in record.notes)]
+
+
 def page(found: dict[str, Record | str], started: dict[str, object], minutes: float) -> str:
     """Return the board as a Markdown page."""
     machine = started["machine"]
@@ -89,11 +135,15 @@ def page(found: dict[str, Record | str], started: dict[str, object], minutes: fl
         "![How many times faster than the peer](board.png)",
         "\n".join(
             [
-                "| what | beside | times faster: median (range) | share of the measured convolution peak |",
+                "| what | beside | times faster: median (range) | ours, by its bound |",
                 "| --- | --- | --- | --- |",
             ]
-            + [f"| {row.job} | {row.peer} | {one.text} | {bound.text if bound else ''} |" for row, one, bound in lines_of(found)]
+            + [
+                f"| {row.job} | {row.peer} | {one.text} | {f'{bound.text} {row.of}' if bound else ''} |"
+                for row, one, bound in lines_of(found)
+            ]
         ),
+        *aurocs(found),
         "\n".join(f"- {suite}: not measured: {why}" for suite, why in found.items() if isinstance(why, str)),
         "\n".join(f"- {said}" for said in warnings(started)),
         f"{machine['cores']} cores of {machine['cpu']}{gpus}; {minutes:.0f} minutes. Quick suites, three turns of each side in turn; peers "
@@ -128,13 +178,14 @@ def draw(found: dict[str, Record | str], out: Path) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--tiles", type=Path, metavar="DIR", help="folder with kaggle/, pcam/train/, pcam/valid/ (random tiles)")
-    options.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "board", help="where the board goes (benchmarks/board)"
-    )
+    out = Path(__file__).parent / "board"
+    options.add_argument("--out", type=Path, default=out, help="where the board goes (benchmarks/board)")
     options.add_argument("--suites", nargs="+", choices=SUITES, default=SUITES, help="which suites (all)")
     options.add_argument(
-        "--environment", type=Path, help="the environment of `benchmarks.predict --install`; without it no predict"
+        "--environments", type=Path, default=HOME, help=f"folder of the peers' environments; missing ones are made ({HOME.name})"
     )
+    options.add_argument("--minutes", nargs="+", type=float, default=[1.0], help="deadlines at which AUROC is compared (1)")
+    options.add_argument("--peers", nargs="+", choices=PEERS, default=["timm-switches"], help="beside it then (timm-switches)")
     chosen = options.parse_args()
     started, start = conditions(), time.perf_counter()
     found: dict[str, Record | str] = {}
@@ -142,17 +193,17 @@ def main() -> None:
         tiles = chosen.tiles or random_tiles(Path(name) / "tiles")
         for suite in chosen.suites:
             print(f"== {suite}", flush=True)
-            if suite == "predict" and chosen.environment is None:
-                found[suite] = (
-                    "TIAToolbox needs an environment of its own: python -m benchmarks.predict --install --environment ENV"
-                )
-                continue
-            more = ["--environment", str(chosen.environment)] if suite == "predict" else []
-            found[suite] = run_suite(suite, tiles, Path(name) / "records", more)
+            if suite == "minutes" and chosen.tiles is None:
+                found[suite] = "random tiles have nothing to learn; TILES=DIR names real ones"
+            else:
+                found[suite] = run_suite(suite, tiles, Path(name) / "records", chosen)
+    minutes = (time.perf_counter() - start) / 60
     whole = {suite: asdict(record) if isinstance(record, Record) else {"not measured": record} for suite, record in found.items()}
     write_json(chosen.out / "board.json", {"conditions": started, "suites": whole})
     draw(found, chosen.out)
-    text = page(found, started, (time.perf_counter() - start) / 60)
+    if isinstance(found.get("minutes"), Record):
+        draw_minutes(found["minutes"], chosen.out)
+    text = page(found, started, minutes)
     write_bytes(chosen.out / "README.md", text.encode())
     print("\n" + text)
 

@@ -1,4 +1,7 @@
-"""Environments of peers whose packages do not go with ours."""
+"""Environments of peers whose packages do not go with ours.
+
+`home_of` makes a missing one once, so that the board needs nothing but a network the first time.
+"""
 
 import re
 import subprocess
@@ -6,6 +9,36 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+HOME = Path(__file__).parents[1] / ".peers"
+"""Where the peers' environments are made; git ignores it."""
+PACKAGES = {
+    "tiatoolbox": ("tiatoolbox",),
+    "fastai": ("fastai", "timm"),
+    "keras": ("tensorflow-cpu", "pandas", "pillow", "scipy"),
+}
+"""What the environment of each peer holds."""
+ON_TORCH = ("tiatoolbox", "fastai")
+"""Peers that run on torch: on that of our own version."""
+WHOLE = ".whole"
+"""An empty file that says that an installation has ended well."""
+
+
+def home_of(peer: str, homes: Path = HOME) -> Path:
+    """Return the environment of a peer, made now where there is no whole one.
+
+    Raises subprocess.CalledProcessError where pip fails, as it does without a network, and PackageNotFoundError where our own
+    environment has no torchvision, whose version the peer's is to have.
+    """
+    environment = homes / peer
+    if not (environment / WHOLE).exists():
+        print(f"== installing {peer} for the benchmark alone", flush=True)
+        if peer in ON_TORCH:
+            install_beside_our_torch(environment, *PACKAGES[peer])
+        else:
+            install(environment, PACKAGES[peer])
+        (environment / WHOLE).touch()
+    return environment
 
 
 def python_of(environment: Path) -> Path:

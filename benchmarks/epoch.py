@@ -3,7 +3,8 @@
 Inside the clock is one epoch over the Kaggle training tiles: reading, augmentation, every step; not validation. The peer is plain
 on purpose: batch 64, NCHW, fp32, Adam, binary cross-entropy, flips, two loader processes, the system's allocator. It trains our
 own module, whose pooling stands before the activation, and apart from that the order of tutorials (activation, then pooling).
-For honesty it runs once more with our allocator settings. Every variant lives in its own process.
+For honesty it runs once more with our allocator settings, and with channels-last and bf16 autocast besides. Every variant lives in its
+own process.
 """
 
 import argparse
@@ -25,6 +26,7 @@ VARIANTS = {
     "plain": "DataLoader + plain loop, same module, fp32 NCHW, system's allocator",
     "tutorial": "the same, network in the order of tutorials: activation, then pooling",
     "plain-allocator": "DataLoader + plain loop, same module, with our allocator settings",
+    "plain-switches": "the same, channels-last and in bf16 autocast besides",
 }
 """What each variant is."""
 QUICK_STEPS = 5
@@ -41,11 +43,11 @@ def child(variant: str, data: Path, steps: int | None) -> None:
         precision = "fp32" if variant == "fp32" else "auto"
         work, first = ours.training(data, precision=precision, recipe="default" if variant == "recipe" else "peer", steps=steps)
     else:
-        if variant == "plain-allocator":
+        if variant in {"plain-allocator", "plain-switches"}:
             from sentinode.machine.memory import set_allocator
 
             first["allocator_set"] = set_allocator()
-        work = peers.training(data, usual_order=variant == "tutorial", steps=steps)
+        work = peers.training(data, usual_order=variant == "tutorial", steps=steps, switches=variant == "plain-switches")
     serve(work, **first)
 
 
@@ -76,6 +78,7 @@ def measure(options: argparse.Namespace) -> Record:
             "speedup_tutorial": figure(ratio(raw, "chosen", "tutorial"), "x"),
             "speedup_recipe": figure(ratio(raw, "recipe", "plain"), "x"),
             "speedup_allocator": figure(ratio(raw, "chosen", "plain-allocator"), "x"),
+            "speedup_switches": figure(ratio(raw, "chosen", "plain-switches"), "x"),
             "share_of_peak": figure(spread([100 * m["share_of_peak"] for m in raw["chosen"]]), " %", bar=55),
             "share_of_peak_fp32": figure(spread([100 * m["share_of_peak"] for m in raw["fp32"]]), " %", bar=55),
             "share_of_peak_recipe": figure(spread([100 * m["share_of_peak"] for m in raw["recipe"]]), " %"),

@@ -3,8 +3,8 @@
 Inside the clock is one pass over the tiles: reading (ours from the packed store, the peer from the files), preprocessing, network,
 features in an array (ours also digested, journalled and on disk). Weights are random, the same on both sides; choosing our form of
 the network comes before the clock and its seconds are in the record. The peer has timm's own evaluation transform, two loader
-processes that are kept between turns, and the system's allocator; for honesty it runs once more with our allocator settings. Every
-variant lives in its own process.
+processes that are kept between turns, and the system's allocator; for honesty it runs once more with our allocator settings, and
+with channels-last and bf16 autocast besides. Every variant lives in its own process.
 
 Apart from that: whether reduced precision costs anything. Features of EfficientNet-Lite0 (ImageNet weights, own preprocessing, 128
 px) of `kaggle/` + `pcam/train`, exact and as the plan chooses, then the same logistic regression on each: its AUROC on a random
@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.clock import Measured, in_turn, ratio
+from benchmarks.ours import with_share
 from benchmarks.peers import BATCH, LOADERS, class_folders
-from benchmarks.records import Figure, Record, conditions, figure
+from benchmarks.records import Figure, Record, conditions, figure, share_of_peak
 from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker, serve
 
@@ -32,6 +33,7 @@ VARIANTS = {
     "fp32": "sentinode, the fastest form in fp32",
     "timm": "timm's usual loop: DataLoader, NCHW, fp32, batch 64, system's allocator",
     "timm-allocator": "the same with our allocator settings",
+    "timm-switches": "the same with our allocator settings, channels-last and bf16 autocast",
 }
 """What each variant is."""
 TILES, QUICK_TILES = 1024, 256
@@ -57,6 +59,7 @@ def ours(store: Path, variant: str) -> tuple[Callable[[], Measured], dict[str, A
 
     set_allocator()
     from sentinode.fit.features import Extraction, Source, extract
+    from sentinode.fit.measure import forward_flop
     from sentinode.nets.backbone import preprocessing_of
     from sentinode.nets.engine import fastest
     from sentinode.nets.transform import Transform
@@ -77,15 +80,16 @@ def ours(store: Path, variant: str) -> tuple[Callable[[], Measured], dict[str, A
             seconds = time.perf_counter() - start
             return {"seconds": seconds, "n": len(found.values), "mean": float(found.values.mean()), "engine": found.engine}
 
-    return work, chosen
+    return with_share(work, forward_flop(model, opened.px), "bf16" if "bf16" in engine.name else "fp32"), chosen
 
 
-def usual(folders: Path) -> Callable[[], Measured]:
-    """Return a function that runs timm's network over class folders in the usual loop."""
+def usual(folders: Path, *, switches: bool = False) -> Callable[[], Measured]:
+    """Return a function that runs timm's network over class folders in the usual loop; `switches`: channels-last, bf16."""
     import torch
     from torch.utils.data import DataLoader
 
-    model = resnet()
+    layout = torch.channels_last if switches else torch.contiguous_format
+    model = resnet().to(memory_format=layout)
     from timm.data import create_transform
     from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
 
@@ -98,9 +102,9 @@ def usual(folders: Path) -> Callable[[], Measured]:
 
     def work() -> Measured:
         start, parts = time.perf_counter(), []
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=switches):
             for x, _ in batches:
-                parts.append(model(x).numpy())
+                parts.append(model(x.to(memory_format=layout)).float().numpy())
         values = np.concatenate(parts)
         return {"seconds": time.perf_counter() - start, "n": len(values), "mean": float(values.mean())}
 
@@ -115,11 +119,11 @@ def child(variant: str, data: Path) -> None:
         serve(work, **chosen)
         return
     first = {}
-    if variant == "timm-allocator":
+    if variant != "timm":
         from sentinode.machine.memory import set_allocator
 
         first["allocator_set"] = set_allocator()
-    serve(usual(data), **first)
+    serve(usual(data, switches=variant == "timm-switches"), **first)
 
 
 def aurocs(stores: tuple[Path, Path], folder: Path, precision: str) -> dict[str, Any]:
@@ -184,6 +188,9 @@ def measure(options: argparse.Namespace) -> Record:
             "speedup_fp32": figure(ratio(raw, "fp32", "timm"), "x", bar=1.7),
             "speedup_allocator": figure(ratio(raw, "chosen", "timm-allocator"), "x"),
             "speedup_fp32_allocator": figure(ratio(raw, "fp32", "timm-allocator"), "x"),
+            "share_of_peak": share_of_peak(raw["chosen"]),
+            "share_of_peak_fp32": share_of_peak(raw["fp32"]),
+            "speedup_switches": figure(ratio(raw, "chosen", "timm-switches"), "x"),
             "auroc_difference": Figure(lost, f"{lost:.5f}", "AUROC", 0.002, higher_is_better=False),
             **{
                 f"auroc_{part}_{result['precision']}": Figure(result[part], f"{result[part]:.4f} ({result['engine']})", "AUROC")

@@ -10,19 +10,19 @@ from pathlib import Path
 
 from benchmarks.clock import in_turn, ratio
 from benchmarks.peers import BATCH, LOADERS, class_folders
-from benchmarks.records import Record, conditions, figure
+from benchmarks.records import Record, conditions, figure, share
 from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker, serve
 
 
 def main() -> None:
     options = parser(__doc__ or "", repeats=10)
-    options.add_argument("--worker", choices=("sentinode", "torchvision"), help="be the child that serves this variant")
+    options.add_argument("--worker", choices=("sentinode", "torchvision", "copy"), help="be the child that serves this variant")
     chosen = options.parse_args()
     if chosen.worker:
         from benchmarks import ours, peers
 
-        serve(ours.feeding(chosen.tiles) if chosen.worker == "sentinode" else peers.feeding(chosen.tiles))
+        serve({"sentinode": ours.feeding, "torchvision": peers.feeding, "copy": ours.copying}[chosen.worker](chosen.tiles))
         return
     import sentinode
 
@@ -34,17 +34,22 @@ def main() -> None:
         with (
             Worker("benchmarks.feed", "--tiles", store, "--worker", "sentinode") as ours_worker,
             Worker("benchmarks.feed", "--tiles", str(folders), "--worker", "torchvision") as peer,
+            Worker("benchmarks.feed", "--tiles", store, "--worker", "copy") as bound,
         ):
-            raw = in_turn({"sentinode": ours_worker, "torchvision": peer}, turns(chosen))
+            raw = in_turn({"sentinode": ours_worker, "torchvision": peer, "copy": bound}, turns(chosen))
     record = Record(
         suite="feed",
         clock=clock_of(__doc__ or ""),
         variants={
             "sentinode": "resident store: gather, dihedral views, normalise",
             "torchvision": f"torchvision ImageFolder, flips, ToTensor, Normalize, DataLoader(num_workers={LOADERS})",
+            "copy": "the bound: rows gathered and made float32, nothing else",
         },
         raw=raw,
-        figures={"speedup": figure(ratio(raw, "sentinode", "torchvision"), "x", bar=12)},
+        figures={
+            "speedup": figure(ratio(raw, "sentinode", "torchvision"), "x", bar=12),
+            "share_of_copy": share(raw, "sentinode", "copy"),
+        },
         conditions=started | {"n": raw["sentinode"][0]["n"]},
     )
     finish(record, chosen)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clock import Measured, in_turn, ratio, spread
-from benchmarks.ours import epochs, open_feed, told
+from benchmarks.ours import epochs, open_feed, told, with_share
 from benchmarks.peers import BATCH, LOADERS, class_folders
-from benchmarks.records import Record, conditions, figure
+from benchmarks.records import Record, conditions, figure, share_of_peak
 from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker, serve
 
@@ -43,6 +43,7 @@ def ours(store: Path, network: str, px: int, precision: str) -> tuple[Callable[[
     from sentinode.machine.memory import set_allocator
 
     set_allocator()
+    from sentinode.fit.measure import flop_per_tile
     from sentinode.nets.backbone import Classifier, preprocessing_of
     from sentinode.nets.forward import placed
     from sentinode.nets.transform import Transform
@@ -53,7 +54,7 @@ def ours(store: Path, network: str, px: int, precision: str) -> tuple[Callable[[
     model = placed(Classifier(network, input_px=px, dropout=settings.dropout, keep_statistics=True), "cpu")
     transform = Transform(preprocessing_of(model.pooled.backbone.pretrained_cfg, px), 96)  # type: ignore[union-attr]
     work, plan = epochs(model, settings, feed, transform, resident_bytes=feed.tiles.nbytes)
-    return work, told(plan)
+    return with_share(work, flop_per_tile(model, px), plan.precision), told(plan)
 
 
 def usual(folders: Path, network: str, px: int, *, switches: bool) -> Callable[[], Measured]:
@@ -128,6 +129,7 @@ def measure(options: argparse.Namespace) -> Record:
             f"{short}_speedup": figure(ratio(raw, sides["chosen"], sides["timm"]), "x", bar=2.5 if short == "resnet18" else None),
             f"{short}_speedup_fp32": figure(ratio(raw, sides["fp32"], sides["timm"]), "x"),
             f"{short}_speedup_switches": figure(ratio(raw, sides["chosen"], sides["timm-switches"]), "x"),
+            f"{short}_share_of_peak": share_of_peak(raw[sides["chosen"]]),
             f"{short}_rate": figure(spread([m["n"] / m["seconds"] for m in raw[sides["chosen"]]]), " tiles/s"),
         }
     return Record(

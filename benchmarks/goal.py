@@ -18,12 +18,14 @@ import time
 from pathlib import Path
 
 from benchmarks.clock import Measured, ratio, spread
-from benchmarks.environments import install_beside_our_torch, python_of
+from benchmarks.environments import PACKAGES, install_beside_our_torch, python_of
 from benchmarks.goal_peers import NETWORK
 from benchmarks.peers import class_folders
 from benchmarks.records import Figure, Record, conditions, figure
 from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import once
+from sentinode.errors import RunProblem
+from sentinode.run import read_json
 
 GOAL, LIMIT = 0.90, 6.0
 """AUROC on pcam/valid; minutes after which a peer gives up."""
@@ -47,8 +49,8 @@ def sentinode(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "sentinode", *words, "--quiet"], check=True)
 
 
-def ours(tiles: Path, home: Path, more: list[str]) -> Measured:
-    """Pack and train as a user would; judge with the clock stopped."""
+def ours(tiles: Path, home: Path, more: list[str], minutes: float | None = None) -> Measured:
+    """Pack and train as a user would; judge with the clock stopped. What packing leaves of `minutes` goes to training."""
     import numpy as np
     import pandas as pd
     from sklearn.metrics import roc_auc_score
@@ -57,13 +59,16 @@ def ours(tiles: Path, home: Path, more: list[str]) -> Measured:
     store, run = home / "train.store", home / "run"
     sentinode("pack", str(tiles / "kaggle"), str(tiles / "pcam/train"), "--out", str(store))
     packed = time.perf_counter() - start
-    sentinode("train", str(store), "--out", str(run), *more)
+    left = [] if minutes is None else ["--minutes", f"{minutes - packed / 60:.3f}"]
+    sentinode("train", str(store), "--out", str(run), *more, *left)
     seconds = time.perf_counter() - start
     sentinode("predict", str(run), str(tiles / "pcam/valid"), "--out", str(home / "scores.parquet"))
     scores = pd.read_parquet(home / "scores.parquet")
     auroc = float(roc_auc_score(scores["label"].to_numpy(), scores["logit"].to_numpy()))
-    n = len(np.load(store / "tiles.npy", mmap_mode="r"))
-    return {"seconds": seconds, "n": n, "packed": packed, "reached": auroc >= GOAL, "curve": [(seconds, auroc)]}
+    n, settings = len(np.load(store / "tiles.npy", mmap_mode="r")), read_json(run / "run.json", RunProblem)["settings"]
+    trained = f"{settings['model']}, {settings['backbone']}"
+    found = {"seconds": seconds, "n": n, "packed": packed, "trained": trained}
+    return found | {"reached": auroc >= GOAL, "curve": [(seconds, auroc)]}
 
 
 def all_folders(tiles: Path, home: Path) -> Path:
@@ -75,13 +80,15 @@ def all_folders(tiles: Path, home: Path) -> Path:
 
 
 def peer(variant: str, folders: Path, options: argparse.Namespace, weights: Path) -> Measured:
-    """Train one peer in a process of its own until the goal or the limit."""
+    """Train one peer in a process of its own until the goal, the limit of minutes or of looks, or the end of its epochs."""
     from sentinode.machine.memory import MALLOC_SETTINGS
 
     name, _, switches = variant.partition("-")
     words = [name, "--folders", str(folders), "--judge", str(options.tiles / "pcam/valid"), "--weights", str(weights)]
-    words += ["--goal", str(GOAL), "--minutes", str(options.minutes), "--epochs", str(EPOCHS)]
+    words += ["--goal", str(options.goal), "--minutes", str(options.minutes), "--epochs", str(options.epochs)]
     words += ["--switches", json.dumps(MALLOC_SETTINGS)] if switches else []
+    words += ["--at", *map(str, options.at)] if options.at else []
+    words += ["--looks", str(options.looks)] if options.looks else []
     python = str(python_of(options.environment)) if name == "fastai" else sys.executable
     return once("benchmarks.goal_peers", *words, python=python)
 
@@ -170,9 +177,10 @@ def main() -> None:
     options.add_argument("--install", action="store_true", help="make that environment first")
     options.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="whom ours is set beside")
     options.add_argument("--minutes", type=float, default=LIMIT, help=f"after which a peer gives up ({LIMIT:g})")
+    options.set_defaults(goal=GOAL, epochs=EPOCHS, at=[], looks=None)
     chosen = options.parse_args()
     if chosen.install:
-        install_beside_our_torch(chosen.environment, "fastai", "timm")
+        install_beside_our_torch(chosen.environment, *PACKAGES["fastai"])
     finish(measure(chosen), chosen)
 
 

@@ -7,10 +7,12 @@ nothing. The clock begins before the libraries are imported and stands still whi
 import argparse
 import ctypes
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +21,46 @@ from benchmarks.workers import serve
 
 NETWORK, PX = "tf_efficientnet_lite0", 96
 CHECKS = 4
-"""Looks at the judge an epoch."""
+"""Looks at the judge an epoch; one more just before the time is over."""
+
+
+RECENT = 6
+"""Steps that the next one's time is told by."""
 
 
 class Judged:
     """The clock, and AUROC on the judge's tiles against it."""
 
-    def __init__(self, scores: Callable[[], tuple[Any, Any]], goal: float, limit: float) -> None:
-        self.scores, self.goal, self.limit = scores, goal, limit
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.scores: Callable[[], tuple[Any, Any]] = lambda: ([], [])
+        self.goal, self.limit, self.looks = options.goal, 60 * options.minutes, options.looks
+        self.marks = sorted({60 * minutes for minutes in [*options.at, options.minutes]})
         self.curve: list[tuple[float, float]] = []
         self.start = time.perf_counter()
+        self.stepped: list[float] = []
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far, without those of looking."""
+        return time.perf_counter() - self.start
 
     @property
     def over(self) -> bool:
-        """Whether the goal is reached, or the time is over."""
-        return bool(self.curve) and (self.curve[-1][1] >= self.goal or self.curve[-1][0] >= self.limit)
+        """Whether the goal is reached, or the time is over, or there were looks enough."""
+        if not self.curve:
+            return False
+        return self.curve[-1][1] >= self.goal or self.seconds >= self.limit or len(self.curve) == self.looks
+
+    def step(self, *, quarter: bool) -> None:
+        """Look after a step where a quarter of an epoch ends, or where another step would end behind a mark."""
+        self.stepped.append(self.seconds)
+        lately = self.stepped[-RECENT:]
+        # The median: a step may hold the start of the loaders, or a validation of the peer's own.
+        step = statistics.median([b - a for a, b in pairwise(lately)]) if len(lately) > 1 else 0.0
+        due = [mark for mark in self.marks if lately[-1] + step > mark]
+        self.marks = self.marks[len(due) :]
+        if quarter or due:
+            self.look()
 
     def look(self) -> None:
         """Score the judge's tiles with the clock stopped."""
@@ -67,7 +94,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 def fastai(options: argparse.Namespace) -> dict[str, Any]:
     """Train as fastai's documentation does: ImageDataLoaders, vision_learner, fine_tune (the head for one epoch, then all)."""
-    judged = Judged(lambda: ([], []), options.goal, 60 * options.minutes)
+    judged = Judged(options)
     import_torchvision()
     from fastai.callback.core import Callback, CancelFitException
     from fastai.vision.all import ImageDataLoaders, aug_transforms, vision_learner
@@ -95,20 +122,23 @@ def fastai(options: argparse.Namespace) -> dict[str, Any]:
                 raise CancelFitException
 
         def after_step(self) -> None:
-            if (self.iter + 1) % max(steps // CHECKS, 1) == 0:
-                judged.look()
+            judged.step(quarter=(self.iter + 1) % max(steps // CHECKS, 1) == 0)
             if judged.over:
                 raise CancelFitException
 
     learner.add_cb(Looking())
     with learner.no_bar(), learner.no_logging():
-        learner.fine_tune(options.epochs)
+        if options.looks:  # its rate is asked for, not that of the head alone
+            learner.unfreeze()
+            learner.fit_one_cycle(1)
+        else:
+            learner.fine_tune(options.epochs)
     return told(judged, len(loaders.train_ds))
 
 
 def plain(options: argparse.Namespace, network: str) -> dict[str, Any]:
     """Train in a plain loop: torchvision's folders in a DataLoader, AdamW, a cosine of the rate, all weights at once."""
-    judged = Judged(lambda: ([], []), options.goal, 60 * options.minutes)
+    judged = Judged(options)
     import_torchvision()
     import timm
     import torch
@@ -151,8 +181,7 @@ def plain(options: argparse.Namespace, network: str) -> dict[str, Any]:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            if (index + 1) % max(len(batches) // CHECKS, 1) == 0:
-                judged.look()
+            judged.step(quarter=(index + 1) % max(len(batches) // CHECKS, 1) == 0)
             if judged.over:
                 break
         if judged.over:
@@ -176,6 +205,8 @@ def main() -> None:
     options.add_argument("--goal", type=float, required=True)
     options.add_argument("--minutes", type=float, required=True, help="give up after them")
     options.add_argument("--epochs", type=int, required=True)
+    options.add_argument("--at", type=float, nargs="+", default=[], help="minutes at which it is judged as well, as at the end")
+    options.add_argument("--looks", type=int, help="end after so many looks; fastai then trains all weights at once")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--switches", type=json.loads, metavar="MALLOPT", help="set every switch; the allocator's as JSON")
     chosen = options.parse_args()

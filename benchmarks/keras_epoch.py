@@ -5,24 +5,25 @@ epoch, in which TensorFlow compiles (shown apart). TensorFlow lives in an enviro
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
 from benchmarks.clock import in_turn, ratio
-from benchmarks.environments import install, python_of
+from benchmarks.environments import PACKAGES, install, python_of
 from benchmarks.epoch import QUICK_STEPS
 from benchmarks.peers import BATCH
 from benchmarks.records import Record, conditions, figure
 from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker
+from sentinode.machine.memory import MALLOC_SETTINGS
 
-PACKAGES = ("tensorflow-cpu", "pandas", "pillow", "scipy")
-"""What the environment of the peer holds."""
 VARIANTS = {
     "chosen": "sentinode, the plan's choice, augmented as the peer (views only)",
     "recipe": "sentinode, the plan's choice, its own recipe (colour augmentation too)",
     "keras": "Keras flow_from_dataframe + the same network in Keras on TensorFlow CPU, fp32, Adam, batch 64",
-    "study": "the same, layers in the study's order: activation, then pooling",
+    "keras-switches": "the same with our allocator settings and Keras's mixed_bfloat16",
+    "study": "as keras, layers in the study's order: activation, then pooling",
 }
 """What each variant is."""
 
@@ -41,9 +42,10 @@ def measure(options: argparse.Namespace) -> Record:
             Worker("benchmarks.epoch", "--tiles", str(store), "--worker", "chosen", *quick) as chosen,
             Worker("benchmarks.epoch", "--tiles", str(store), "--worker", "recipe", *quick) as recipe,
             Worker("benchmarks.keras_peer", *kaggle, python=python) as keras,
+            Worker("benchmarks.keras_peer", *kaggle, "--switches", json.dumps(MALLOC_SETTINGS), python=python) as switches,
             Worker("benchmarks.keras_peer", *kaggle, "--study-order", python=python) as study,
         ):
-            workers = {"chosen": chosen, "recipe": recipe, "keras": keras, "study": study}
+            workers = {"chosen": chosen, "recipe": recipe, "keras": keras, "keras-switches": switches, "study": study}
             raw = in_turn(workers, turns(options))
             first = {variant: worker.first for variant, worker in workers.items()}
     return Record(
@@ -53,6 +55,7 @@ def measure(options: argparse.Namespace) -> Record:
         raw=raw,
         figures={
             "speedup": figure(ratio(raw, "chosen", "keras"), "x", bar=3),
+            "speedup_switches": figure(ratio(raw, "chosen", "keras-switches"), "x"),
             "speedup_study_order": figure(ratio(raw, "chosen", "study"), "x", bar=3),
             "speedup_recipe": figure(ratio(raw, "recipe", "keras"), "x"),
         },
@@ -70,7 +73,7 @@ def main() -> None:
     options.add_argument("--install", action="store_true", help="make that environment first")
     chosen = options.parse_args()
     if chosen.install:
-        install(chosen.environment, PACKAGES)
+        install(chosen.environment, PACKAGES["keras"])
     finish(measure(chosen), chosen)
 
 

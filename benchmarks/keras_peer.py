@@ -5,6 +5,8 @@ processes on its machine, here two threads read ahead.
 """
 
 import argparse
+import ctypes
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def network(tf: Any, *, study_order: bool) -> Any:
     pooled = [getattr(layers, name)()(maps) for maps in (x, layers.Cropping2D(4)(x)) for name in names]
     x = layers.Dropout(0.3)(layers.Concatenate()(pooled))
     x = layers.Dense(128, activation="relu")(x)
-    model = tf.keras.Model(inputs, layers.Dense(1)(x))
+    model = tf.keras.Model(inputs, layers.Dense(1, dtype="float32")(x))
     loss = tf.keras.losses.BinaryCrossentropy(from_logits=True)
     model.compile(optimizer=tf.keras.optimizers.Adam(1e-3), loss=loss)
     return model
@@ -64,8 +66,14 @@ def main() -> None:
     parser.add_argument("--kaggle", type=Path, required=True)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--study-order", action="store_true")
+    parser.add_argument("--switches", type=json.loads, metavar="MALLOPT", help="set every switch; the allocator's as JSON")
     options = parser.parse_args()
+    for name, value in (options.switches or {}).items():
+        ctypes.CDLL(None).mallopt(int(name), value)
     import tensorflow as tf  # type: ignore[import-untyped]
+
+    if options.switches:
+        tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
 
     model, batches = network(tf, study_order=options.study_order), flow(tf, options.kaggle, options.limit)
 

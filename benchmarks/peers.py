@@ -111,10 +111,11 @@ def usual_cnn() -> Any:
     return model
 
 
-def training(folders: Path, *, usual_order: bool, steps: int | None = None) -> Callable[[], Measured]:
+def training(folders: Path, *, usual_order: bool, steps: int | None = None, switches: bool = False) -> Callable[[], Measured]:
     """Return a function that trains one epoch in a plain loop: DataLoader, NCHW, fp32, batch 64, Adam, cross-entropy.
 
     `usual_order`: pooling after the activation, as tutorials do; otherwise our own module, whose order is cheaper.
+    `switches`: channels-last and bf16 autocast.
     """
     import torch
     from torch.nn import functional
@@ -122,14 +123,17 @@ def training(folders: Path, *, usual_order: bool, steps: int | None = None) -> C
     from sentinode.nets.simple_cnn import SimpleCNN
 
     torch.manual_seed(0)
-    model = usual_cnn() if usual_order else SimpleCNN()
+    layout = torch.channels_last if switches else torch.contiguous_format
+    model = (usual_cnn() if usual_order else SimpleCNN()).to(memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     batches = loader(folders)
     model.train()
 
     def step(x: Any, y: Any) -> float:
         optimizer.zero_grad()
-        loss = functional.binary_cross_entropy_with_logits(model(x), y.float())
+        with torch.autocast("cpu", torch.bfloat16, enabled=switches):
+            logits = model(x.to(memory_format=layout))
+        loss = functional.binary_cross_entropy_with_logits(logits.float(), y.float())
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return float(loss.item())

@@ -19,9 +19,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.clock import Measured, in_turn, ratio, spread
-from benchmarks.environments import install_beside_our_torch, python_of
+from benchmarks.environments import PACKAGES, install_beside_our_torch, python_of
 from benchmarks.peers import class_folders
-from benchmarks.records import Record, conditions, figure
+from benchmarks.records import Record, conditions, figure, share_of_peak
 from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker, serve
 from sentinode.machine.memory import MALLOC_SETTINGS
@@ -50,7 +50,11 @@ def ours(run: Path, folder: Path, variant: str) -> Callable[[], Measured]:
     from sklearn.metrics import roc_auc_score
 
     import sentinode
+    from benchmarks.ours import with_share
+    from sentinode.fit.measure import forward_flop
+    from sentinode.nets.backbone import timm_module
 
+    network = timm_module().create_model("resnet18", pretrained=False, num_classes=0)
     (precision, views), home, turn = OURS[variant], tempfile.TemporaryDirectory(), 0
 
     def work() -> Measured:
@@ -63,7 +67,7 @@ def ours(run: Path, folder: Path, variant: str) -> Callable[[], Measured]:
         return {"seconds": seconds, "n": len(scores) * views, "tiles": len(scores), "auroc": auroc}
 
     work()
-    return work
+    return with_share(work, forward_flop(network, 96), *(("fp32", "bf16") if precision == "auto" else ("fp32",)))
 
 
 def measure(options: argparse.Namespace) -> Record:
@@ -106,6 +110,8 @@ def measure(options: argparse.Namespace) -> Record:
             "speedup_int8_switches": figure(ratio(raw, "int8", "tia-switches"), "x"),
             "speedup_fp32": figure(ratio(raw, "fp32", "tia"), "x"),
             "speedup_switches": figure(ratio(raw, "auto", "tia-switches"), "x"),
+            "share_of_peak": share_of_peak(raw["auto"]),
+            "share_of_peak_fp32": share_of_peak(raw["fp32"]),
             "speedup_one_view": figure(ratio(raw, "one-view", "tia"), "x"),
             **{f"auroc_moved_{name}": figure(moved(raw, name), "", digits=5) for name in ("int8", "auto")},
             "tiles": figure({key: value / VIEWS for key, value in rates["auto"].items()}, " tiles/s over 8 views", digits=0),
@@ -135,7 +141,7 @@ def main() -> None:
         serve(ours(chosen.run, chosen.tiles, chosen.worker))
         return
     if chosen.install:
-        install_beside_our_torch(chosen.environment, "tiatoolbox")
+        install_beside_our_torch(chosen.environment, *PACKAGES["tiatoolbox"])
     finish(measure(chosen), chosen)
 
 

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.clock import Measured, rate, spread
+from benchmarks.clock import Measured, rate, ratio, spread
 from sentinode.errors import DataProblem, shown
 from sentinode.machine.probe import probe
 from sentinode.run import read_json, write_bytes, write_json
@@ -173,6 +173,16 @@ def figure(value: Mapping[str, float] | float, unit: str, *, bar: float | None =
         one, low, high = (f"{value[key]:,.{digits}f}" for key in ("median", "low", "high"))
         return Figure(value["median"], f"{one}{unit} ({low} to {high})", unit, bar, span=(value["low"], value["high"]))
     return Figure(value, f"{value:,.{digits}f}{unit}", unit, bar)
+
+
+def share(raw: Mapping[str, list[Measured]], ours: str, bound: str) -> Figure:
+    """Return how near to a bound ours comes: its rate in per cent of the bound's, each turn paired with its neighbour."""
+    return figure({name: 100 * value for name, value in ratio(raw, ours, bound).items()}, " %", digits=0)
+
+
+def share_of_peak(taken: list[Measured]) -> Figure:
+    """Return the share of the convolution peak that these turns reached, in per cent."""
+    return figure(spread([100 * one["share_of_peak"] for one in taken]), " %")
 
 
 def _version(name: str) -> str:
