@@ -97,6 +97,11 @@ def shown(value: object, limit: int = 120) -> str:
     return f"'{safe}{'…' if len(text) > limit else ''}'"
 
 
+def not_installed(error: ImportError) -> str:
+    """Return what could not be imported, in words: Python's own put a name in quotes inside quotes."""
+    return f"no package {shown(error.name)}" if isinstance(error, ModuleNotFoundError) and error.name else shown(error)
+
+
 def masked(text: str) -> str:
     """Return `text` with `***` for the passwords of URLs in it: between the user's name and the last @, and in the query."""
     return re.sub(r"([?&]\w*(?:password|passwd|pwd|token)=)[^&\s]*", r"\1***", re.sub(r"(://[^:/?@\s]*:)\S*@", r"\1***@", text))

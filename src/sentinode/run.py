@@ -157,6 +157,16 @@ def claim_folder(path: Path, finished: str, *, resume: bool, overwrite: bool) ->
 
 
 @contextmanager
+def not_left_empty(path: Path) -> Iterator[None]:
+    """Remove the folder of a job that ends before anything is in it, by an error or by Ctrl-C."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # there is something in it
+            path.rmdir()
+
+
+@contextmanager
 def nothing_left(path: Path, work: Path) -> Iterator[None]:
     """Remove the folder of a job that ends with an error of ours before there is `work` in it to go on with; Ctrl-C is none."""
     try:

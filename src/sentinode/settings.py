@@ -113,7 +113,12 @@ class TrainSettings:
     ema: float = option(0.995, "Decay of the running mean of the weights that is judged and kept; 0 keeps the last weights.")
     seed: int = option(0, "Same seed, same machine: the same model.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "Arithmetic; auto measures whether less than fp32 pays.")
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
+        "auto", "Arithmetic; auto measures whether less than fp32 pays. tf32: of NVIDIA GPUs since Ampere."
+    )
+    compile: Literal["auto", "yes", "no"] = option(
+        "auto", "Compile the network with torch.compile; auto: on a GPU, where the run is long enough and measuring shows a gain."
+    )
     micro_batch: int = option(0, "Tiles a forward pass; 0: 32 on a CPU, all on a GPU. The optimiser's batch stays the same.")
     threads: int = option(0, "Threads of the arithmetic; 0: one a usable core.")
     resident: Literal["auto", "yes", "no"] = option("auto", "Keep all tiles in memory, or gather them from disk.")
@@ -193,9 +198,12 @@ def resolved(settings: TrainSettings) -> TrainSettings:
     if backbone == "scratch" and (settings.weights not in {"auto", "none"} or settings.recalibrate_bn or settings.freeze):
         found = "--weights, --recalibrate-bn or --freeze with a network from scratch"
         raise UsageProblem("pretrained weights", found, "add --backbone frozen or finetune, or leave them out")
-    if backbone == "frozen" and settings.precision in {"bf16", "fp16"}:
+    if backbone == "frozen" and settings.precision not in {"auto", "fp32"}:
         do = "auto takes the fastest that agrees with fp32; leave --precision out"
         raise UsageProblem("precision auto or fp32 for a frozen backbone", settings.precision, do)
+    if backbone == "frozen" and settings.compile == "yes":
+        do = "leave --compile out: the fastest form of the network is measured as it is"
+        raise UsageProblem("no --compile for a frozen backbone, which takes no steps", "--compile yes", do)
     if backbone == "frozen" and settings.minutes is not None:
         do = "leave --minutes out, or use --backbone finetune"
         raise UsageProblem(

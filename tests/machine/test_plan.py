@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinode.errors import MachineProblem
-from sentinode.machine.plan import Plan, choose_device, choose_precision, make_plan
+from sentinode.machine.plan import (
+    Plan,
+    check_precision,
+    choose_compile,
+    choose_device,
+    choose_precision,
+    make_plan,
+    with_reading,
+)
 from sentinode.nets.engine import choose
 from sentinode.settings import TrainSettings
 
@@ -96,11 +104,116 @@ def test_fp16_is_tried_on_gpus_alone(device: str, chosen: str) -> None:
 
 
 @given(
-    times=st.fixed_dictionaries({p: st.floats(1e-4, 1e3) for p in ("fp32", "bf16", "fp16")}),
+    times=st.fixed_dictionaries({p: st.floats(1e-4, 1e3) for p in ("fp32", "tf32", "bf16", "fp16")}),
+    speedup=st.floats(0.1, 10),
     device=st.sampled_from(["cpu", "cuda"]),
+    modern=st.booleans(),
+    steps=st.integers(0, 10**7),
 )
-def test_what_is_chosen_never_took_longer_than_plain_fp32(times: dict[str, float], device: str) -> None:
-    plan = choose_precision(Plan(device, "auto", 64, 1, True), lambda plan: times[plan.precision])
-    assert times[plan.precision] <= times["fp32"]
+def test_what_is_chosen_never_took_longer_than_plain_fp32_eager(
+    times: dict[str, float], speedup: float, device: str, modern: bool, steps: int
+) -> None:
+    """Whatever the timings: of precision, of compiling on top of it, and of a network's form."""
+
+    def step(plan: Plan) -> float:
+        return times[plan.precision] / (speedup if plan.compile else 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sentinode.machine.plan.has_tf32", lambda device: modern and device == "cuda")
+        plan = choose_precision(Plan(device, "auto", 64, 1, True), step)
+    assert plan.step_s == times[plan.precision] <= times["fp32"]
+    plan = choose_compile(plan, TrainSettings(), steps, step)
+    assert step(plan) <= times["fp32"]
+    assert not (plan.compile and device == "cpu")
     engines = {f"form {precision}": seconds for precision, seconds in times.items()}
     assert engines[choose(engines)] <= engines["form fp32"]
+
+
+@pytest.mark.parametrize(
+    ("times", "chosen"),
+    [
+        ((1.0, 0.5, 0.45, 0.45), "tf32"),
+        ((1.0, 0.5, 0.3, 0.29), "bf16"),
+        ((1.0, 0.9, 0.8, 0.8), "bf16"),
+        ((1.0, 1.0, 2.0, 0.9), "fp32"),
+    ],
+    ids=["bf16 gains little more", "it gains much more", "tf32 gains little", "none gains enough"],
+)
+def test_a_less_exact_precision_must_clearly_pay(monkeypatch: pytest.MonkeyPatch, times: tuple[float, ...], chosen: str) -> None:
+    monkeypatch.setattr("sentinode.machine.plan.has_tf32", lambda _: True)
+    of = dict(zip(("fp32", "tf32", "bf16", "fp16"), times, strict=True))
+    assert choose_precision(Plan("cuda", "auto", 64, 1, True), lambda plan: of[plan.precision]).precision == chosen
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "found"), [("cpu", (8, 0), "a CPU"), ("cuda", (7, 5), "a GPU without it"), ("cuda", (8, 0), "")]
+)
+def test_tf32_is_asked_of_a_device_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, capability: tuple[int, int], found: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    if not found:
+        check_precision("tf32", device)
+        return
+    check_precision("fp32", device)
+    with pytest.raises(MachineProblem) as caught:
+        check_precision("tf32", device)
+    assert ("TF32" in caught.value.expected, caught.value.found) == (True, found)
+    assert "leave --precision out" in caught.value.do
+
+
+GPU = Plan("cuda", "bf16", 64, 1, True, step_s=0.1)
+
+
+def halves(plan: Plan) -> float:
+    return plan.step_s / 2 if plan.compile else plan.step_s
+
+
+@pytest.mark.parametrize(
+    ("plan", "options", "steps", "compiles", "why"),
+    [
+        (Plan("cpu", "fp32", 32, 1, True, step_s=9.0), {}, 10**6, False, "on a CPU"),
+        (Plan("cpu", "fp32", 32, 1, True), {"compile": "yes"}, 1, True, "asked for"),
+        (GPU, {"compile": "no"}, 10**6, False, "asked for"),
+        (GPU, {}, 600, False, "not tried: 1 minutes"),
+        (GPU, {"minutes": 20.0}, 10**6, False, "not tried: 20 minutes"),
+        (GPU, {"minutes": 60.0}, 0, True, "100 ms, compiled 50 ms: 1800 s saved for 0 s"),
+        (GPU, {}, 36_000, True, "100 ms, compiled 50 ms: 1800 s saved for 0 s"),
+    ],
+    ids=["cpu", "yes", "no", "short", "short clock", "long clock", "long"],
+)
+def test_compiling_is_for_long_runs_on_a_gpu_or_asked_for(
+    plan: Plan, options: dict[str, Any], steps: int, compiles: bool, why: str
+) -> None:
+    chosen = choose_compile(plan, TrainSettings(**options), steps, halves)
+    assert chosen.compile is compiles
+    assert why in chosen.reasons["compile"]
+
+
+def test_a_warm_up_that_takes_more_than_it_saves_is_not_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1000.0])
+    monkeypatch.setattr("sentinode.machine.plan.time.perf_counter", lambda: next(clock))
+    chosen = choose_compile(GPU, TrainSettings(), 36_000, halves)
+    assert not chosen.compile
+    assert "1800 s saved for 2000 s of warm-up" in chosen.reasons["compile"]
+
+
+def test_a_gpu_that_cannot_compile_goes_on_as_it_is() -> None:
+    def step(plan: Plan) -> float:
+        if plan.compile:
+            raise ImportError("no triton")
+        return 1.0
+
+    chosen = choose_compile(GPU, TrainSettings(), 36_000, step)
+    assert not chosen.compile
+    assert chosen.reasons["compile"] == "torch.compile fails here: ImportError"
+
+
+@pytest.mark.parametrize(("rate", "step_s", "warned"), [(500.0, 0.1, True), (700.0, 0.1, False), (500.0, 0.0, False)])
+def test_a_disk_that_is_slower_than_training_is_told(rate: float, step_s: float, warned: bool) -> None:
+    plan = Plan("cpu", "fp32", 32, 1, False, step_s=step_s, reasons={"resident": "asked for"})
+    why = with_reading(plan, 64, rate, "the disk").reasons["resident"]
+    assert why.startswith(f"asked for; the disk gives {rate:.0f} tiles/s")
+    assert ("fewer than the 640 that could be trained: put the store on a faster disk" in why) is warned
+    assert "1,280" in with_reading(plan, 64, rate, "the disk", 2).reasons["resident"] or not step_s

@@ -146,7 +146,9 @@ def test_arguments_that_a_network_does_not_take_are_told(arguments: dict[str, An
 
 def test_without_timm_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(MachineProblem, match=r"timm and torchvision.*found.*pip install 'sentinode\[backbones\]'"):
+    with pytest.raises(
+        MachineProblem, match=r"timm and torchvision.*; found no package 'timm'; pip install 'sentinode\[backbones\]'"
+    ):
         timm_module()
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentinode.nets.forward import VIEWS, Kept, logits, slices, view
+from sentinode.nets.forward import VIEWS, Kept, arithmetic, logits, slices, view
 from sentinode.nets.simple_cnn import SimpleCNN
 from sentinode.nets.transform import Preprocessing, Transform, normalise
 
@@ -96,3 +96,30 @@ def test_logits_come_back_in_order_across_blocks(monkeypatch: pytest.MonkeyPatch
     for part in torch.split(torch.arange(23.0), 4):
         kept.add(part)
     np.testing.assert_array_equal(kept.all(), np.arange(23))
+
+
+def flags() -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize(("precision", "on"), [("fp32", False), ("tf32", True)])
+def test_a_gpu_multiplies_in_tf32_where_asked_and_nowhere_else(precision: str, on: bool) -> None:
+    before = flags()
+    assert before == (False, True)  # torch's own: convolutions are in TF32 unasked
+    with arithmetic("cuda", precision):
+        assert flags() == (on, on)
+        assert not torch.is_autocast_enabled("cuda")
+        with arithmetic("cuda:0", "fp32"):
+            assert flags() == (False, False)
+        assert flags() == (on, on)
+    assert flags() == before
+
+
+def test_flags_come_back_after_an_error_and_a_cpu_has_none() -> None:
+    before = flags()
+    with pytest.raises(ValueError, match="inside"), arithmetic("cuda", "tf32"):
+        raise ValueError("inside")
+    assert flags() == before
+    with arithmetic("cpu", "tf32"):
+        assert flags() == before
+        assert not torch.is_autocast_enabled("cpu")

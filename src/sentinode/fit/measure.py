@@ -13,6 +13,7 @@ from sentinode.fit.layers import parameter_groups
 from sentinode.fit.loop import Progressing, take_step
 from sentinode.machine.plan import Plan
 from sentinode.nets.backbone import Classifier
+from sentinode.nets.compiled import compiled
 from sentinode.nets.forward import placed
 from sentinode.nets.trainable import trainable
 from sentinode.nets.transform import Preprocessing, Transform
@@ -25,12 +26,14 @@ GREY = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 def new_state(model: nn.Module, settings: TrainSettings, plan: Plan) -> Progressing:
     """Return the state of an untrained `model`: its running mean, optimiser and loss scaler.
 
-    A network of timm's is trained in a faster form on a CPU; its parameters keep their names.
+    A network of timm's is trained in a faster form on a CPU, and any is compiled where the plan says so; its parameters keep their
+    names. The running mean is not compiled: it is judged once an epoch.
     """
     on_gpu = plan.device.startswith("cuda")
     if isinstance(model, Classifier) and not on_gpu:
         px = model.pooled.px
         model = placed(trainable(model.train(), torch.zeros(2, 3, px, px)), plan.device)
+    model = compiled(model) if plan.compile else model
     groups = parameter_groups(model.train(), settings)
     optimizer: torch.optim.Optimizer
     if settings.optimizer == "sgd":

@@ -72,7 +72,7 @@ def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: 
     left_out = None if held is None else held.rows
     if valid is None:
         split = make_split(source.rows, settings.split, settings.valid_share, settings.seed, left_out)
-        split = sample_rows(with_folds(split, held), sample_of(settings), seed=settings.seed)
+        split = sample_rows(with_folds(warned(split, source), held), sample_of(settings), seed=settings.seed)
         return Parts(split, (source, split.rows_of("train")), (source, split.rows_of("valid")))
     chooser = open_store(valid)
     if (chooser.px, chooser.classes) != (source.px, source.classes):
@@ -81,9 +81,14 @@ def choose_parts(store: str | Path | Store, valid: str | Path | None, settings: 
             f"{chooser.px} px with classes {shown(chooser.classes)}",
             "pack both stores the same way",
         )
-    split = with_folds(given_split(source.rows, chooser.rows, left_out), held)
+    split = with_folds(warned(given_split(source.rows, chooser.rows, left_out), source, chooser), held)
     split = sample_rows(split, sample_of(settings), seed=settings.seed)
     return Parts(split, (source, split.rows_of("train")), (chooser, split.rows_of("valid") - len(source)))
+
+
+def warned(split: Split, *stores: Store) -> Split:
+    """Return the split with what is to be said of the stores themselves."""
+    return dataclasses.replace(split, warnings=(*split.warnings, *(text for store in stores for text in store.remarks())))
 
 
 def fewer(parts: Parts, settings: TrainSettings, choosers: int) -> Parts:

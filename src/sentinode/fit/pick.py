@@ -162,7 +162,7 @@ def quick_plan(settings: TrainSettings, parts: Parts, network: nn.Module, facts:
     plan = make_plan(
         settings, px=facts.preprocessing.input_px or px, resident_bytes=0, positive_share=parts.positive_share, step_seconds=step
     )
-    return plan, times.get(plan.precision) or step(plan)
+    return plan, plan.step_s or step(plan)
 
 
 def measured(

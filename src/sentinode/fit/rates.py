@@ -1,20 +1,27 @@
 """Rates of the steps between images and a trained network, each measured for a moment: tiles per second."""
 
+import math
 import time
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from sentinode.errors import StoreProblem, shown
 from sentinode.fit.augment import Augmentation, augmented
 from sentinode.fit.feed import Feed, epoch_order
 from sentinode.fit.measure import GREY, step_seconds
+from sentinode.machine.disk import scattered_speed
 from sentinode.machine.plan import Plan
 from sentinode.nets.forward import placed
 from sentinode.nets.trained import build
 from sentinode.nets.transform import Transform
 from sentinode.settings import TrainSettings
-from sentinode.tiles.store import Tiles
+from sentinode.tiles.store import BACK, Store, Tiles
+
+TRIAL_READS = 4096
+"""Most tiles that are read to measure how fast that goes."""
 
 
 def feed_rate(tiles: Tiles, settings: TrainSettings, plan: Plan, seconds: float = 0.5) -> float:
@@ -36,6 +43,19 @@ def feed_rate(tiles: Tiles, settings: TrainSettings, plan: Plan, seconds: float 
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return done / (time.perf_counter() - start)
+
+
+def read_rate(store: Store, rows: npt.NDArray[np.int64], seconds: float = 0.5) -> tuple[float, str]:
+    """Return tiles per second read one by one from the store's file, in random order, and what gave them; inf of tiles in memory."""
+    tiles, size = store.tiles, store.px * store.px * 3
+    if not isinstance(tiles, np.memmap) or tiles.filename is None:
+        return math.inf, "memory"
+    some = rows[np.random.default_rng(0).integers(0, len(rows), TRIAL_READS)]
+    try:
+        rate, cold = scattered_speed(Path(tiles.filename), (tiles.offset + int(row) * size for row in some), size, seconds)
+    except OSError as error:
+        raise StoreProblem(f"tiles.npy of {shown(store.path)} to stay readable", str(error.strerror), BACK) from error
+    return rate, "the disk" if cold else "the disk, or what the system kept of it,"
 
 
 def train_rate(settings: TrainSettings, plan: Plan, px: int = 96) -> float:

@@ -24,13 +24,15 @@ from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.parts import Parts, choose_parts, deciding, fewer, fingerprint_of, unfinished
 from sentinode.fit.pick import DECIDED, expected, left_open, pick
 from sentinode.fit.probe import keep_floor_sample
+from sentinode.fit.rates import read_rate
 from sentinode.fit.record import cost, finish
 from sentinode.fit.start import Job, start, unwatched
 from sentinode.judge.auroc import auroc
 from sentinode.machine.clock import AIM, Picked, start_of_clock
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
-from sentinode.machine.plan import Plan, choose_device, make_plan
+from sentinode.machine.plan import Plan, check_precision, choose_compile, choose_device, make_plan, with_reading
 from sentinode.machine.ranks import ALONE, Ranks, attempt, joined
+from sentinode.nets.compiled import compile_problems
 from sentinode.nets.forward import Logits, logits, placed
 from sentinode.nets.trained import Run, load
 from sentinode.nets.transform import Transform
@@ -97,7 +99,8 @@ def train_watched(
 
     if ranks.decided(lambda: is_finished(folder, claim)):
         return same(load(folder), given)
-    device, _ = choose_device(settings.device)  # one that is not there is told before anything is written
+    device, _ = choose_device(settings.device)  # what is not there is told before anything is written
+    check_precision(settings.precision, device)
     parts, resumed = choose_parts(store, valid, settings), folder if claim.resume else None
     picked = Picked(**ranks.decided(lambda: dataclasses.asdict(kept_or_picked(resumed, given, parts, began))))
     if picked.changes:
@@ -120,7 +123,7 @@ def train_watched(
         progress.say(f"guard: {facts.training['guard']}")
     cleared = ranks.first and not begun
     keeping = nothing_left(folder, folder / "resume" / "state.safetensors") if cleared else nullcontext()
-    with keeping, memory_problems(), refusing(device):
+    with keeping, memory_problems(), refusing(device), compile_problems():
         run = train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
     ranks.wait()
     return run or load(folder)
@@ -313,16 +316,24 @@ def plan_for(job: Job) -> Plan:
     parts, settings, progress = job.parts, job.settings, job.progress
     store, rows = parts.train
     known: dict[str, Any] = {"precision": job.picked.precision} if job.picked.precision and settings.precision == "auto" else {}
+
+    def step(plan: Plan) -> float:
+        return step_seconds(job.network, settings, plan, Transform(job.facts.preprocessing, store.px))
+
     plan = make_plan(
         dataclasses.replace(settings, **known),
         px=job.facts.preprocessing.input_px or store.px,
         resident_bytes=(len(rows) + len(parts.valid[1])) * store.px * store.px * 3,
         positive_share=parts.positive_share,
-        step_seconds=lambda plan: step_seconds(job.network, settings, plan, Transform(job.facts.preprocessing, store.px)),
+        step_seconds=step,
         ranks=job.ranks,
     )
     if known:
         plan = dataclasses.replace(plan, reasons=plan.reasons | {"precision": job.picked.reasons["precision"]})
+    rate, how = (math.inf, "") if plan.resident else read_rate(store, rows)
+    if rate < math.inf:
+        plan = with_reading(plan, settings.batch, rate, how, job.ranks.local_world)
+    plan = choose_compile(plan, settings, settings.epochs * -(-len(rows) // settings.batch), step)
     for line in ("plan:", *plan.lines()):
         progress.say(line)
     return plan

@@ -19,7 +19,7 @@ from sentinode.judge.contest import contest
 from sentinode.judge.spread import Cell, spread_of
 from sentinode.judge.statement import slides_of
 from sentinode.progress import Progress
-from sentinode.run import claim_folder, write_json
+from sentinode.run import claim_folder, not_left_empty, write_json
 from sentinode.scores import Scores, write_scores
 from sentinode.settings import CompareSettings, settings_from
 from sentinode.tiles.passport import Marks, marks_of
@@ -94,20 +94,21 @@ def compare(
     folder, progress, store = Path(out), Progress(quiet), labelled_store(Path(test))
     names = names_of([Path(one) for one in inputs])
     claim_folder(folder, "comparison.json", resume=False, overwrite=overwrite)
-    # Once for all runs: it reads every pixel.
-    labelled = np.flatnonzero(store.rows["label"].to_numpy() >= 0)
-    marks = marks_of(store.tiles, labelled) if any(Path(one).is_dir() for one in inputs) else None
-    given = [
-        given_of(name, Path(one), store, marks, settings.views, quiet=quiet) for name, one in zip(names, inputs, strict=True)
-    ]
-    progress.say("comparing: intervals, pairs, ranks, floor")
-    floor = floor_of(settings, [one.run for one in given if one.run])
-    beside = floor.probability(colour_histogram(store.tiles)) if floor else None
-    comparison = compared(given, beside, store, settings)
-    command = command_line(["compare", *map(str, inputs), "--test", str(test), "--out", str(out)], settings)
-    record = made_by(command, store, [one.run for one in given if one.run])
-    comparison = replace(comparison, about={**comparison.about, "record": record})
-    write_results(folder, given, beside, comparison)
+    with not_left_empty(folder):
+        # Once for all runs: it reads every pixel.
+        labelled = np.flatnonzero(store.rows["label"].to_numpy() >= 0)
+        marks = marks_of(store.tiles, labelled) if any(Path(one).is_dir() for one in inputs) else None
+        given = [
+            given_of(name, Path(one), store, marks, settings.views, quiet=quiet) for name, one in zip(names, inputs, strict=True)
+        ]
+        progress.say("comparing: intervals, pairs, ranks, floor")
+        floor = floor_of(settings, [one.run for one in given if one.run])
+        beside = floor.probability(colour_histogram(store.tiles)) if floor else None
+        comparison = compared(given, beside, store, settings)
+        command = command_line(["compare", *map(str, inputs), "--test", str(test), "--out", str(out)], settings)
+        record = made_by(command, store, [one.run for one in given if one.run])
+        comparison = replace(comparison, about={**comparison.about, "record": record})
+        write_results(folder, given, beside, comparison)
     return comparison
 
 

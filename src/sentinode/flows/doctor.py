@@ -13,7 +13,7 @@ from sentinode.errors import SourceProblem, shown
 from sentinode.machine.disk import DiskSpeed, disk_speed
 from sentinode.machine.match import Match, installed_match, wanted_torchvision
 from sentinode.machine.memory import available_bytes, set_allocator
-from sentinode.machine.probe import Machine, convolution_peak, probe
+from sentinode.machine.probe import TF32_SINCE, Machine, convolution_peak, probe
 from sentinode.progress import Progress
 from sentinode.settings import TrainSettings, resolved
 from sentinode.tiles.store import Store, open_store
@@ -118,6 +118,7 @@ def doctor(store: str | Path | None = None, source: str | Path | None = None, *,
     opened = None if store is None else open_store(store)
     import torch
 
+    from sentinode.fit.rates import train_rate
     from sentinode.machine.plan import make_plan
 
     machine = probe()
@@ -129,17 +130,15 @@ def doctor(store: str | Path | None = None, source: str | Path | None = None, *,
     disk = disk_speed(Path(tempfile.gettempdir()))
     progress.say("measuring decode, feed and train rates")
     px = 96 if opened is None else opened.px
-
-    def step(plan: Any) -> float:
-        from sentinode.fit.rates import train_rate
-
-        times[plan.precision] = settings.batch / train_rate(settings, plan, px)
-        return times[plan.precision]
-
-    times: dict[str, float] = {}
     held = KAGGLE_TILES * TILE_BYTES if opened is None else len(opened) * px * px * 3
-    plan = make_plan(settings, px=px, resident_bytes=held, positive_share=0.5, step_seconds=step)
-    rates = measure(opened, source, settings, plan, settings.batch / times[plan.precision])
+    plan = make_plan(
+        settings,
+        px=px,
+        resident_bytes=held,
+        positive_share=0.5,
+        step_seconds=lambda plan: settings.batch / train_rate(settings, plan, px),
+    )
+    rates = measure(opened, source, settings, plan, settings.batch / plan.step_s)
     match = installed_match()
     found = Diagnosis(
         machine=machine,
@@ -164,7 +163,7 @@ def device_of(machine: Machine) -> tuple[str, tuple[str, ...]]:
     if not machine.gpus:
         return "cpu", ("fp32", "bf16")
     newest = machine.gpus[0].capability
-    return "cuda", ("fp32", *(("tf32", "bf16") if newest >= (8, 0) else ()), *(("fp16",) if newest >= (7, 0) else ()))
+    return "cuda", ("fp32", *(("tf32", "bf16") if newest >= TF32_SINCE else ()), *(("fp16",) if newest >= (7, 0) else ()))
 
 
 def measure(opened: Store | None, source: str | Path | None, settings: TrainSettings, plan: Any, train: float) -> Rates:

@@ -16,7 +16,7 @@ from sentinode.flows.stress import stress_of
 from sentinode.judge.judgement import Judgement, judge_scores
 from sentinode.progress import Progress
 from sentinode.report.gallery import Gallery
-from sentinode.run import claim_folder, read_json, write_json
+from sentinode.run import claim_folder, not_left_empty, read_json, write_json
 from sentinode.scores import Scores, align, read_scores, write_scores
 from sentinode.settings import EvaluateSettings, JudgeSettings, settings_from
 from sentinode.tiles.passport import Contamination, Marks, marks_of, seen_of
@@ -81,22 +81,23 @@ def evaluate(
     folder, progress = Path(out), Progress(quiet)
     store = labelled_store(Path(inputs[-1]))
     claim_folder(folder, "judgement.json", resume=False, overwrite=overwrite)
-    runs, scores = scored([Path(given) for given in inputs[:-1]], store, settings.views, quiet)
-    threshold, source = threshold_for(runs, settings)
-    progress.say("judging: figures, intervals, floor, passport")
-    floor = floor_of(settings, runs)
-    beside = floor.probability(colour_histogram(store.tiles)) if floor else floor_beside(scores)
-    judgement = judge_scores(scores, threshold, source, beside, settings.resamples, settings.seed)
-    judgement = with_origin(judgement, runs, store)
-    judgement = replace(
-        judgement,
-        record=record_of(tuple(map(str, inputs)), folder, settings, store, runs),
-        abstention=abstention_of(runs, scores, settings.coverage),
-        stress=stress_of(runs, store, threshold, settings, progress),
-    )
-    gallery = gallery_of(scores.table, judgement, store, runs, settings, progress)
-    progress.say("drawing the page")
-    write_results(folder, scores, beside, judgement, gallery)
+    with not_left_empty(folder):
+        runs, scores = scored([Path(given) for given in inputs[:-1]], store, settings.views, quiet)
+        threshold, source = threshold_for(runs, settings)
+        progress.say("judging: figures, intervals, floor, passport")
+        floor = floor_of(settings, runs)
+        beside = floor.probability(colour_histogram(store.tiles)) if floor else floor_beside(scores)
+        judgement = judge_scores(scores, threshold, source, beside, settings.resamples, settings.seed)
+        judgement = with_origin(judgement, runs, store)
+        judgement = replace(
+            judgement,
+            record=record_of(tuple(map(str, inputs)), folder, settings, store, runs),
+            abstention=abstention_of(runs, scores, settings.coverage),
+            stress=stress_of(runs, store, threshold, settings, progress),
+        )
+        gallery = gallery_of(scores.table, judgement, store, runs, settings, progress)
+        progress.say("drawing the page")
+        write_results(folder, scores, beside, judgement, gallery)
     return judgement
 
 
@@ -218,7 +219,7 @@ def with_origin(judgement: Judgement, runs: list[Path], store: Store) -> Judgeme
 
 def remarks_on(header: dict[str, Any], runs: list[Path], store: Store) -> list[str]:
     """Return what a reader must know of scores and of the runs that made them: labels, classes, other stores, clipping."""
-    warnings = []
+    warnings = list(store.remarks())
     if header.get("labels_overruled"):
         warnings.append(f"{header['labels_overruled']:,} labels of the scores differ from the store's, which were used")
     for run in runs:

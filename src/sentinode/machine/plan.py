@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sentinode.errors import MachineProblem, UsageProblem, shown
 from sentinode.machine.memory import available_bytes
-from sentinode.machine.probe import usable_cores
+from sentinode.machine.probe import has_tf32, usable_cores
 from sentinode.machine.ranks import ALONE, Ranks, started
 from sentinode.settings import TrainSettings
 
@@ -16,6 +17,8 @@ GAIN = 1.15
 does not turn the choice and the same seed gives the same model."""
 ROUNDS = 3
 """How often the precisions are timed in turn."""
+LONG_S = 1800.0
+"""Seconds of steps from which on compiling is tried on a GPU: the try takes a minute or so, and as much again if it is taken."""
 SHORT_MIN = 10
 """A run of fewer minutes has no time for so many looks: one decides, and its seed does not give the same model anyway."""
 RESIDENT_SHARE = 0.6
@@ -33,7 +36,7 @@ class Plan:
 
     `at_once` is 0 until memory turns out too small for a micro-batch; then it is how many of its tiles go through the network.
     `accumulation` micro-batches sum to the optimiser's batch. `device` and `threads` are each process's own where `processes` of
-    them divide the work.
+    them divide the work. `step_s` is what a step took where precisions were timed, seconds; 0 where none was.
     """
 
     device: str
@@ -47,6 +50,7 @@ class Plan:
     memory_format: str = "channels_last"
     compile: bool = False
     processes: int = 1
+    step_s: float = 0.0
     reasons: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
@@ -73,6 +77,15 @@ def choose_device(device: str) -> tuple[str, str]:
             f"device {device}", f"{torch.cuda.device_count()} GPUs", "use --device cpu, or see 'sentinode doctor'"
         )
     return device, "asked for"
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Raise MachineProblem for TF32 on a device that has none."""
+    if precision == "tf32" and not has_tf32(device):
+        found = "a CPU" if not device.startswith("cuda") else "a GPU without it"
+        raise MachineProblem(
+            "a GPU that has TF32 (NVIDIA's since Ampere)", found, "leave --precision out: auto takes what pays here"
+        )
 
 
 def own_gpu(device: str, here: Ranks, gpus: int) -> tuple[str, str]:
@@ -138,7 +151,7 @@ def make_plan(
             "micro_batch": why_micro(settings, micro, on_gpu=on_gpu, ranks=ranks),
             "accumulation": f"so many make the optimiser's batch of {settings.batch}",
             "memory_format": "the order in which tiles arrive, and the faster one for convolutions",
-            "compile": "never tried: runs of minutes do not earn its warm-up",
+            "compile": "not tried",
             "threads": why_threads(settings, threads, ranks),
             **(
                 {"processes": f"torchrun's, {ranks.local_world} on this machine; micro-batches go round"}
@@ -175,16 +188,60 @@ def why_threads(settings: TrainSettings, threads: int, ranks: Ranks) -> str:
 
 
 def choose_precision(plan: Plan, step_seconds: Callable[[Plan], float], rounds: int = ROUNDS) -> Plan:
-    """Return the plan with the fastest reduced precision where a measured training step is at least `GAIN` times faster, else fp32.
+    """Return the plan with a reduced precision where a measured training step is at least `GAIN` times faster, else with fp32.
 
-    bf16 is tried everywhere, fp16 on GPUs alone: older ones have no other.
+    bf16 is tried everywhere, fp16 on GPUs alone, where older ones have no other, and TF32 where there is that. From the most exact
+    on, each must be `GAIN` times faster than what was chosen before it: noise then does not choose among those that are about alike.
     """
-    tried = ("fp32", "bf16", "fp16") if plan.device.startswith("cuda") else ("fp32", "bf16")
+    tried = ["fp32", *(["tf32"] if has_tf32(plan.device) else []), "bf16", *(["fp16"] if plan.device.startswith("cuda") else [])]
     # In turn and the least of several: a busy moment then slows none alone.
     found = [{p: step_seconds(dataclasses.replace(plan, precision=p)) for p in tried} for _ in range(rounds)]
     times = {p: min(seconds[p] for seconds in found) for p in tried}
-    fastest = min(tried[1:], key=times.__getitem__)
-    chosen = fastest if times["fp32"] / times[fastest] >= GAIN else "fp32"
+    chosen = "fp32"
+    for precision in tried[1:]:
+        chosen = precision if times[chosen] >= GAIN * times[precision] else chosen
     seen = (f"{seconds * 1e3:.0f} ms in {p}" if seconds < math.inf else f"{p} not tried" for p, seconds in times.items())
     why = "a step takes " + ", ".join(seen)
-    return dataclasses.replace(plan, precision=chosen, reasons=plan.reasons | {"precision": why})
+    return dataclasses.replace(plan, precision=chosen, step_s=times[chosen], reasons=plan.reasons | {"precision": why})
+
+
+def choose_compile(plan: Plan, settings: TrainSettings, steps: int, step_seconds: Callable[[Plan], float]) -> Plan:
+    """Return the plan with torch.compile as asked for, or on a GPU where it is measured to earn its warm-up.
+
+    `steps` are to come, unless `settings.minutes` says for how long. Compiling must make a step `GAIN` times faster, and save more
+    than it takes twice: batches come in two sizes, and are compiled for each.
+    """
+
+    def chosen(compiled: bool, why: str) -> Plan:
+        return dataclasses.replace(plan, compile=compiled, reasons=plan.reasons | {"compile": why})
+
+    if settings.compile != "auto":
+        return chosen(settings.compile == "yes", "asked for")
+    if not plan.device.startswith("cuda"):
+        return chosen(False, "on a CPU a compiled step was measured to be slower, after a minute of warm-up")
+    eager = plan.step_s or step_seconds(plan)
+    to_come = 60 * settings.minutes if settings.minutes else steps * eager
+    if to_come < LONG_S:
+        return chosen(False, f"not tried: {to_come / 60:.0f} minutes of steps are few for its warm-up")
+    began = time.perf_counter()
+    try:
+        compiled = step_seconds(dataclasses.replace(plan, compile=True))
+    except (RuntimeError, ImportError, OSError, MachineProblem) as error:
+        return chosen(False, f"torch.compile fails here: {type(error).__name__}")
+    warm_up, saved = 2 * (time.perf_counter() - began), to_come * (1 - compiled / eager)
+    why = (
+        f"a step takes {eager * 1e3:.0f} ms, compiled {compiled * 1e3:.0f} ms: {saved:.0f} s saved for {warm_up:.0f} s of warm-up"
+    )
+    return chosen(eager >= GAIN * compiled and saved > warm_up, why)
+
+
+def with_reading(plan: Plan, batch: int, rate: float, how: str, local_world: int = 1) -> Plan:
+    """Return the plan with what reading tiles gives told beside `resident`: `rate` tiles/s, by `how` they were read.
+
+    It is compared with what the `local_world` processes of this machine train, `batch` tiles a step each, where a step was timed.
+    """
+    trained = local_world * batch / plan.step_s if plan.step_s else 0.0
+    said = f"{plan.reasons['resident']}; {how} gives {rate:,.0f} tiles/s"
+    if rate < trained:
+        said += f", fewer than the {trained:,.0f} that could be trained: put the store on a faster disk"
+    return dataclasses.replace(plan, reasons=plan.reasons | {"resident": said})

@@ -22,6 +22,8 @@ FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx
 """Abilities of a processor that decide which precision pays; `neon`, `sve` and `bf16` are ARM's."""
 PRECISIONS = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Arithmetic by name, and the type that tensors then have."""
+TF32_SINCE = (8, 0)
+"""Compute capability of the first GPUs (Ampere) that multiply fp32 as TF32."""
 PEAK_SHAPES = ((64, 64, 24), (32, 64, 48), (64, 128, 24), (128, 128, 12))
 """Convolutions that `convolution_peak` times: channels in, channels out, edge of the maps; 3x3 each, padded."""
 
@@ -78,6 +80,13 @@ def probe() -> Machine:
         platform=platform.platform(),
         python=platform.python_version(),
     )
+
+
+def has_tf32(device: str) -> bool:
+    """Return whether `device` ("cpu", "cuda" or "cuda:N") is a GPU that multiplies fp32 as TF32."""
+    import torch
+
+    return device.startswith("cuda") and torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= TF32_SINCE
 
 
 def usable_cores(root: Path = ROOT) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sentinode.errors import MachineProblem, RunProblem, UsageProblem, nearest, shown
+from sentinode.errors import MachineProblem, RunProblem, UsageProblem, nearest, not_installed, shown
 from sentinode.machine.memory import out_of_memory
 from sentinode.nets.head import LinearHead, MlpHead
 from sentinode.nets.simple_cnn import centre
@@ -49,7 +49,7 @@ def timm_module() -> ModuleType:
         import timm
     except ImportError as error:
         raise MachineProblem(
-            "timm and torchvision for pretrained networks", shown(error), "pip install 'sentinode[backbones]'"
+            "timm and torchvision for pretrained networks", not_installed(error), "pip install 'sentinode[backbones]'"
         ) from error
     module: ModuleType = timm
     return module

@@ -45,12 +45,11 @@ def forms(module: nn.Module, example: Tensor) -> dict[str, Callable[[], Call]]:
 
 
 def eager(module: nn.Module, precision: str) -> Call:
-    """Return `module` itself; on a GPU fp32 is all of fp32 (no TF32)."""
+    """Return `module` itself."""
 
     @torch.inference_mode()
     def call(x: Tensor) -> Tensor:
-        cudnn = torch.backends.cudnn
-        with arithmetic(x.device, precision), cudnn.flags(enabled=True, benchmark=cudnn.benchmark, allow_tf32=False):
+        with arithmetic(x.device, precision):
             return module(x).float()  # type: ignore[no-any-return]
 
     return call

@@ -12,7 +12,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
 from urllib.request import Request, urlopen
 
-from sentinode.errors import MachineProblem, UsageProblem, shown
+from sentinode.errors import MachineProblem, UsageProblem, not_installed, shown
 from sentinode.nets.states import first_line
 from sentinode.settings import HUB
 
@@ -36,7 +36,7 @@ def cached(name: str, files: Sequence[str] = FILES) -> Path | None:
         from huggingface_hub.errors import HFValidationError
     except ImportError as error:  # it comes with timm; every way to the hub begins here
         raise MachineProblem(
-            "timm and huggingface_hub for networks of the hub", shown(error), "pip install 'sentinode[backbones]'"
+            "timm and huggingface_hub for networks of the hub", not_installed(error), "pip install 'sentinode[backbones]'"
         ) from error
 
     where, revision = repository(name)

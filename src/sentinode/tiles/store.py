@@ -100,6 +100,14 @@ class Store:
             do = "pack images into a new one: sentinode pack SOURCE --out NEW.store"
             raise StoreProblem(f"tiles in {shown(self.path)}", "an empty store", do)
 
+    def remarks(self) -> tuple[str, ...]:
+        """Return what to beware of: a store that is one shard of several holds a stretch of the tiles, and not every slide."""
+        share = self.record.get("shard")
+        if not isinstance(share, dict):
+            return ()
+        one = f"{shown(self.path.name)} holds shard {share.get('number')} of {share.get('of')} alone"
+        return (f"{one}: 'sentinode pack' of all of them makes one store",)
+
     @property
     def px(self) -> int:
         """Edge length of a tile in pixels."""
