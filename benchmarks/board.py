@@ -156,7 +156,7 @@ def draw(found: dict[str, Record | str], out: Path) -> None:
     """Draw the ratios with their ranges on a logarithmic axis as board.svg and board.png."""
     lines = lines_of(found)
     with look():
-        picture = new_figure((6.4, 1.0 + 0.42 * len(lines)))
+        picture = new_figure((6.8, 1.0 + 0.42 * len(lines)))
         axes = picture.add_subplot()
         for at, (_, one, _) in enumerate(lines):
             axes.plot(one.span or [one.value] * 2, [at, at], color=MODEL, lw=2)
@@ -171,7 +171,7 @@ def draw(found: dict[str, Record | str], out: Path) -> None:
         ticks = [0.5, 1, 2, 5, 10, 20, 50]
         axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
         axes.minorticks_off()
-        axes.set_xlabel("times faster than the peer (median and range of three turns)")
+        axes.set_xlabel("times faster than the peer\n(median and range of three turns)")
         save(picture, out, "board")
 
 
