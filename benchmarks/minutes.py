@@ -182,7 +182,7 @@ def draw(record: Record, out: Path) -> None:
     """Draw AUROC against minutes: ours as points, the best of the peers' looks so far as steps, as minutes.svg and minutes.png."""
     deadlines = record.conditions["deadlines"]
     with look():
-        picture = new_figure((6.4, 3.6))
+        picture = new_figure((6.4, 4.2))
         axes = picture.add_subplot()
         peers = [variant for variant in record.raw if not variant.startswith("ours")]
         for variant, colour, line in zip(peers, (POSITIVE, FLOOR, WRONG, NEGATIVE), ("-", "--", "-.", ":"), strict=False):
@@ -204,7 +204,7 @@ def draw(record: Record, out: Path) -> None:
         axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
         axes.minorticks_off()
         axes.set(xlabel="minutes from image files to a model", ylabel="AUROC on other slides")
-        axes.legend(loc="lower right")
+        picture.legend(loc="outside upper center", ncols=2)
         save(picture, out, "minutes")
 
 
