@@ -8,7 +8,7 @@ with channels-last and bf16 autocast besides. Every variant lives in its own pro
 
 Apart from that: whether reduced precision costs anything. Features of EfficientNet-Lite0 (ImageNet weights, own preprocessing, 128
 px) of `kaggle/` + `pcam/train`, exact and as the plan chooses, then the same logistic regression on each: its AUROC on a random
-fifth that it was not fitted on, and on `pcam/valid`.
+fifth that it was not fitted on, and on `pcam/valid`. A quick run leaves this part out.
 """
 
 import argparse
@@ -165,8 +165,9 @@ def measure(options: argparse.Namespace) -> Record:
         folders = class_folders(options.tiles / "kaggle", where / "folders", QUICK_TILES if options.quick else TILES)
         store, train, judge = (where / f"{part}.store" for part in ("some", "train", "judge"))
         sentinode.pack(folders, out=store, quiet=True)
-        sentinode.pack(options.tiles / "kaggle", options.tiles / "pcam/train", out=train, quiet=True)
-        sentinode.pack(options.tiles / "pcam/valid", out=judge, quiet=True)
+        if not options.quick:
+            sentinode.pack(options.tiles / "kaggle", options.tiles / "pcam/train", out=train, quiet=True)
+            sentinode.pack(options.tiles / "pcam/valid", out=judge, quiet=True)
         workers = {}
         for variant in VARIANTS:
             data = store if variant in {"chosen", "fp32"} else folders
@@ -174,10 +175,10 @@ def measure(options: argparse.Namespace) -> Record:
             workers[variant] = stack.enter_context(worker)
         raw = in_turn(workers, turns(options))
         first = {variant: worker.first for variant, worker in workers.items() if worker.first}
-        judged = [aurocs((train, judge), where / "features", precision) for precision in ("fp32", "auto")]
+        compared = () if options.quick else ("fp32", "auto")
+        judged = [aurocs((train, judge), where / "features", precision) for precision in compared]
     for result in judged:
         print(f"  {result['engine']}: AUROC {result['random']:.4f} random, {result['judged']:.4f} judged", flush=True)
-    lost = max(abs(judged[1][part] - judged[0][part]) for part in ("random", "judged"))
     return Record(
         suite="extraction",
         clock=clock_of(__doc__ or ""),
@@ -191,12 +192,7 @@ def measure(options: argparse.Namespace) -> Record:
             "share_of_peak": share_of_peak(raw["chosen"]),
             "share_of_peak_fp32": share_of_peak(raw["fp32"]),
             "speedup_switches": figure(ratio(raw, "chosen", "timm-switches"), "x"),
-            "auroc_difference": Figure(lost, f"{lost:.5f}", "AUROC", 0.002, higher_is_better=False),
-            **{
-                f"auroc_{part}_{result['precision']}": Figure(result[part], f"{result[part]:.4f} ({result['engine']})", "AUROC")
-                for result in judged
-                for part in ("random", "judged")
-            },
+            **precision_figures(judged),
         },
         conditions=started | {"n": raw["chosen"][0]["n"], "children": first, "precision": judged},
         notes=[
@@ -205,6 +201,21 @@ def measure(options: argparse.Namespace) -> Record:
             "auroc_difference is the larger of the two differences; the judge's tiles chose nothing.",
         ],
     )
+
+
+def precision_figures(judged: list[dict[str, Any]]) -> dict[str, Figure]:
+    """Return AUROC in each precision, and the larger of the two differences; nothing where none was compared."""
+    if not judged:
+        return {}
+    lost = max(abs(judged[1][part] - judged[0][part]) for part in ("random", "judged"))
+    return {
+        "auroc_difference": Figure(lost, f"{lost:.5f}", "AUROC", 0.002, higher_is_better=False),
+        **{
+            f"auroc_{part}_{result['precision']}": Figure(result[part], f"{result[part]:.4f} ({result['engine']})", "AUROC")
+            for result in judged
+            for part in ("random", "judged")
+        },
+    }
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
 """Time from image files to AUROC 0.90 on other slides, and the AUROC reached by a deadline, beside the usual ways.
 
 Inside the clock is all from files on disk to a model that can predict: imports, reading (ours packs into a store), extraction,
-training and the choice of the epoch; not the judging. Everything trains on `kaggle/` and `pcam/train` and is judged on `pcam/valid`,
-which chooses nothing on our side. The peers are judged as they go, four times an epoch with the clock stopped, and are done when a
-look is good enough: generous to them, since nobody could look. Both start from the same pretrained weights of EfficientNet-Lite0; the
-peers see the tiles at their own 96 px, which is faster than their documentation's 224. Ours is `sentinode pack` and `sentinode train
---backbone frozen` as a user types them; fastai its documentation's `fine_tune`; timm's network trains in a plain loop, and once more in
-bf16, channels-last and with our allocator settings; the small CNN begins with random weights. fastai has no reduced precision on a CPU.
+training and the choice of the epoch; not the judging. Everything trains on `kaggle/` and `pcam/train` and is judged on
+`pcam/valid`, which chooses nothing on our side. The peers are judged as they go, four times an epoch and when the time is over,
+with the clock stopped, and are done when a look is good enough: generous to them, since nobody could look. Both start from the
+same pretrained weights of EfficientNet-Lite0; the peers see the tiles at their own 96 px, which is faster than their
+documentation's 224. Ours is `sentinode pack` and `sentinode train --backbone frozen` as a user types them; fastai its
+documentation's `fine_tune`; timm's network trains in a plain loop, and once more in bf16, channels-last and with our allocator
+settings; the small CNN begins with random weights. fastai has no reduced precision on a CPU.
 """
 
 import argparse

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.clock import Measured, spread
 from benchmarks.environments import PACKAGES, install_beside_our_torch
-from benchmarks.goal import GOAL, PEERS, VARIANTS, all_folders, ours, peer, timm_weights
+from benchmarks.goal import GOAL, PEERS, all_folders, ours, peer, timm_weights
 from benchmarks.goal_peers import CHECKS
 from benchmarks.records import Figure, Record, conditions, figure
 from benchmarks.suite import clock_of, finish, parser, turns
@@ -23,12 +23,23 @@ from sentinode.report.style import FLOOR, MODEL, NEGATIVE, POSITIVE, WRONG, look
 
 DEADLINES, QUICK_DEADLINES, QUICK_TILES = (1.0, 5.0, 20.0), (0.3, 0.6), 128
 """Minutes; in a smoke run; and its tiles of each folder."""
+TICKS = (0.5, 1, 2, 5, 10, 20)
+"""Minutes that the picture's axis names beside the deadlines."""
 USUAL = ("timm-switches", "timm", "fastai")
 """Peers that are asked unless others are named: all that begin with pretrained weights."""
 FROZEN = "ours-frozen"
 """Ours without a deadline, as in the suite `goal`."""
 LATE = 0.05
 """Share of a deadline by which a look may be late and still count, since ours aims to end within it."""
+NAMES = {
+    "ours": "sentinode train --minutes",
+    FROZEN: "sentinode train --backbone frozen",
+    "timm-switches": "timm's network in a plain loop, bf16, channels-last, our allocator settings",
+    "timm": "timm's network in a plain loop, fp32",
+    "fastai": "fastai: vision_learner, fine_tune, fp32",
+    "cnn": "the small CNN from nothing in a plain loop, fp32",
+}
+"""What each is."""
 PROBED = 2
 """Looks that a peer's rate is measured by: between them lies a quarter of an epoch."""
 
@@ -59,6 +70,11 @@ def by(trainings: list[Measured], minutes: float) -> float | None:
     """Return the best AUROC that any of these trainings was seen to have by then; None where nobody had looked."""
     limit = 60 * minutes * (1 + LATE)
     return max((auroc for one in trainings for seconds, auroc in one["curve"] if seconds <= limit), default=None)
+
+
+def told(values: list[float], unit: str, digits: int) -> Figure:
+    """Return a figure of one value, or of several with their range."""
+    return figure(spread(values) if len(values) > 1 else values[0], unit, digits=digits)
 
 
 def reached_after(trainings: list[Measured]) -> float | None:
@@ -116,22 +132,22 @@ def figures_of(raw: dict[str, list[list[Measured]]], deadlines: list[float]) -> 
     peers = [variant for variant in raw if not variant.startswith("ours")]
     for minutes in deadlines:
         mine = f"ours_{minutes:g}"
-        figures[f"ours_at_{minutes:g}"] = figure(spread([turn[0]["curve"][0][1] for turn in raw[mine]]), "", digits=4)
-        figures[f"ours_seconds_at_{minutes:g}"] = figure(spread([turn[0]["seconds"] for turn in raw[mine]]), " s")
+        figures[f"ours_at_{minutes:g}"] = told([turn[0]["curve"][0][1] for turn in raw[mine]], "", 4)
+        figures[f"ours_seconds_at_{minutes:g}"] = told([turn[0]["seconds"] for turn in raw[mine]], " s", 1)
         for variant in (FROZEN, *peers):
             seen = [value for turn in raw[variant] if (value := by(turn, minutes)) is not None]
             if len(seen) == len(raw[variant]):
-                figures[f"{variant}_at_{minutes:g}"] = figure(spread(seen), "", digits=4)
+                figures[f"{variant}_at_{minutes:g}"] = told(seen, "", 4)
     for variant in (FROZEN, *peers):
         after = [reached_after(turn) for turn in raw[variant]]
         times = [seconds for seconds in after if seconds is not None]
         if len(times) == len(after):
-            figures[f"{variant}_seconds"] = figure(spread(times), " s", digits=0)
+            figures[f"{variant}_seconds"] = told(times, " s", 0)
     for variant in peers:
         if {f"{FROZEN}_seconds", f"{variant}_seconds"} <= figures.keys():
             pairs = zip(raw[FROZEN], raw[variant], strict=True)
             gain = [(reached_after(b) or 0) / (reached_after(a) or 1) for a, b in pairs]
-            figures[f"speedup_{variant}"] = figure(spread(gain), "x")
+            figures[f"speedup_{variant}"] = told(gain, "x", 1)
     return figures
 
 
@@ -147,20 +163,18 @@ def notes_of(raw: dict[str, list[list[Measured]]], options: argparse.Namespace) 
         said.append(f"Ours in {minutes:g} minutes trained {' / '.join(dict.fromkeys(one['trained'] for one in took))}.")
     for variant in options.peers:
         plans = ", ".join(f"{one['planned_epochs']} epochs for {one['planned_minutes']:g} minutes" for one in raw[variant][0])
-        said.append(f"{variant}: {VARIANTS[variant]}; its schedule: {plans}.")
+        said.append(f"{variant}: {NAMES[variant]}; its schedule: {plans}.")
     return said
 
 
 def auroc_table(record: Record) -> str:
     """Return AUROC at each deadline as a Markdown table, a line each of ours and the peers."""
     deadlines = record.conditions["deadlines"]
-    names = {"ours": "sentinode train --minutes", FROZEN: "sentinode train --backbone frozen"}
-    names |= {variant: VARIANTS[variant] for variant in record.raw if variant in VARIANTS}
     head = [f"{minutes:g} min" for minutes in deadlines]
     lines = ["| " + " | ".join(["AUROC on other slides, by", *head]) + " |", "| --- " * (len(head) + 1) + "|"]
-    for variant, words in names.items():
+    for variant in ("ours", FROZEN, *(one for one in record.raw if not one.startswith("ours"))):
         found = [record.figures.get(f"{variant}_at_{minutes:g}") for minutes in deadlines]
-        lines.append("| " + " | ".join([words, *(one.text if one else "" for one in found)]) + " |")
+        lines.append("| " + " | ".join([NAMES[variant], *(one.text if one else "" for one in found)]) + " |")
     return "\n".join(lines)
 
 
@@ -168,7 +182,7 @@ def draw(record: Record, out: Path) -> None:
     """Draw AUROC against minutes: ours as points, the best of the peers' looks so far as steps, as minutes.svg and minutes.png."""
     deadlines = record.conditions["deadlines"]
     with look():
-        picture = new_figure((6.4, 3.6))
+        picture = new_figure((6.4, 4.2))
         axes = picture.add_subplot()
         peers = [variant for variant in record.raw if not variant.startswith("ours")]
         for variant, colour, line in zip(peers, (POSITIVE, FLOOR, WRONG, NEGATIVE), ("-", "--", "-.", ":"), strict=False):
@@ -179,16 +193,18 @@ def draw(record: Record, out: Path) -> None:
             axes.plot(at, [*best, best[-1]], color=colour, ls=line, lw=1.5, drawstyle="steps-post", label=variant)
         for at, minutes in enumerate(deadlines):
             points = [one["curve"][0] for one in record.raw[f"ours_{minutes:g}"]]
-            label = "sentinode train --minutes" if at == 0 else None
+            label = NAMES["ours"] if at == 0 else None
             axes.plot([s / 60 for s, _ in points], [auroc for _, auroc in points], "o", color=MODEL, ms=7, label=label)
         points = [one["curve"][0] for one in record.raw[FROZEN]]
-        label = "sentinode train --backbone frozen"
-        axes.plot([s / 60 for s, _ in points], [auroc for _, auroc in points], "D", color=MODEL, mfc="none", ms=6, label=label)
+        shown = {"color": MODEL, "mfc": "none", "ms": 6, "label": NAMES[FROZEN]}
+        axes.plot([s / 60 for s, _ in points], [auroc for _, auroc in points], "D", **shown)
         axes.set_xscale("log")
-        axes.set_xticks(deadlines, [f"{minutes:g}" for minutes in deadlines])
+        low, high = axes.get_xlim()
+        ticks = [minutes for minutes in sorted({*deadlines, *TICKS}) if low <= minutes <= high]
+        axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
         axes.minorticks_off()
         axes.set(xlabel="minutes from image files to a model", ylabel="AUROC on other slides")
-        axes.legend(loc="lower right")
+        picture.legend(loc="outside upper center", ncols=2)
         save(picture, out, "minutes")
 
 
