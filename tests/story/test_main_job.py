@@ -174,7 +174,7 @@ def test_off_a_terminal_a_run_prints_a_line_an_epoch(place: Place, tmp_path: Pat
 def test_ctrl_c_loses_nothing(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Stop a run by Ctrl-C in the middle: it ends with 130 and one line, and --resume ends with an undisturbed run's bytes."""
     whole, stopped = tmp_path / "whole", tmp_path / "gestoppt é"
-    words = ("train", place.train, "--epochs", "30", "--checkpoint-s", "0", *FAST)
+    words = ("train", place.train, "--epochs", "8", "--checkpoint-s", "0", *FAST)
     assert sentinode(*words, "--out", whole, "--quiet") == 0
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
