@@ -103,7 +103,7 @@ def test_other_slides_judge_the_run(place: Place, run: Path, tmp_path: Path, cap
 
 
 def test_tiles_that_trained_are_recognised(place: Place, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("evaluate", run, place.train, "--out", tmp_path / "j", "--resamples", "200", "--quiet", "--json")
+    words = ("evaluate", run, place.train, "--out", tmp_path / "j", "--resamples", "200", "--mistakes", "0", "--quiet", "--json")
     assert sentinode(*words) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["contaminated"]
@@ -135,6 +135,8 @@ def test_a_strangers_table_is_judged_by_the_same_figures(
             place.test,
             "--out",
             tmp_path / f"{name}.d",
+            "--mistakes",
+            "0",
             "--resamples",
             "200",
             "--quiet",
