@@ -92,7 +92,7 @@ def test_a_killed_one_goes_on_to_the_same_scores(
 def test_evaluate_takes_the_scores_and_says_that_they_are_out_of_fold(
     store: Path, found: CrossValidation, tmp_path: Path
 ) -> None:
-    judged = evaluate(found.out / "oof.parquet", store, out=tmp_path / "judged", resamples=100, quiet=True)
+    judged = evaluate(found.out / "oof.parquet", store, out=tmp_path / "judged", resamples=100, mistakes=0, quiet=True)
     assert judged.protocol == "out of fold, other slides"
     assert judged.figures["auroc"].estimate == pytest.approx(found.values["pooled"]["estimate"], abs=1e-12)
     oof = read_scores(found.out / "oof.parquet").table
@@ -139,7 +139,7 @@ def test_pseudo_groups_carry_one_too_and_never_pass_for_slides(store: Path, tmp_
     )
     assert found.values["n_groups"] == 0
     assert "Held out: whole pseudo-groups, which are no slides." in note(found.values)
-    judged = evaluate(found.out / "oof.parquet", guessed, out=tmp_path / "judged", resamples=100, quiet=True)
+    judged = evaluate(found.out / "oof.parquet", guessed, out=tmp_path / "judged", resamples=100, mistakes=0, quiet=True)
     assert judged.protocol == "out of fold, other pseudo-groups, which are no slides"
     assert GUESSED in judged.warnings
 

@@ -15,6 +15,7 @@ from sentinode.errors import RunProblem, ScoresProblem, UndefinedScore, UsagePro
 from sentinode.fit.train import train
 from sentinode.flows.choosing import threshold_of
 from sentinode.flows.evaluate import evaluate, origin_of
+from sentinode.judge.judgement import Judgement
 from sentinode.nets.trained import load
 from sentinode.scores import read_scores
 from sentinode.tiles.info import info
@@ -44,6 +45,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         train(folder / "one.store", out=folder / f"run{seed}", epochs=1, seed=seed, valid_share=0.4, quiet=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def plain(place: Path) -> Judgement:
+    """Judge the first run on the other slides, without pictures of mistakes."""
+    return evaluate(place / "run0", place / "two.store", out=place / "plain", resamples=100, mistakes=0, quiet=True)
 
 
 def predictions(store: Store, folder: Path, **columns: Any) -> Path:
@@ -119,7 +126,7 @@ def test_stress_and_a_stated_aim_stand_in_the_judgement_and_on_the_page(place: P
 
 
 def test_training_tiles_on_the_test_side_are_counted_named_and_marked(place: Path, tmp_path: Path) -> None:
-    judged = evaluate(place / "run0", place / "one.store", out=tmp_path / "out", resamples=200, quiet=True)
+    judged = evaluate(place / "run0", place / "one.store", out=tmp_path / "out", resamples=200, mistakes=0, quiet=True)
     split = pd.read_parquet(place / "run0" / "split.parquet")
     assert judged.passport["exact"] == (split["part"] == "train").sum()
     assert judged.passport["chosen"] == (split["part"] == "valid").sum()
@@ -133,7 +140,8 @@ def test_training_tiles_on_the_test_side_are_counted_named_and_marked(place: Pat
 def test_the_floor_can_come_from_a_store_or_a_run(place: Path, tmp_path: Path) -> None:
     theirs = predictions(open_store(place / "two.store"), tmp_path)
     for number, floor in enumerate((place / "one.store", place / "run0")):
-        judged = evaluate(theirs, place / "two.store", out=tmp_path / f"{number}", floor=str(floor), resamples=100, quiet=True)
+        options: dict[str, Any] = {"floor": str(floor), "resamples": 100, "mistakes": 0, "quiet": True}
+        judged = evaluate(theirs, place / "two.store", out=tmp_path / f"{number}", **options)
         assert 0 <= judged.floor["auroc"].estimate <= 1
     with pytest.raises(UsageProblem, match="a run or a store for --floor"):
         evaluate(theirs, place / "two.store", out=tmp_path / "x", floor=str(tmp_path / "none"), quiet=True)
@@ -171,7 +179,7 @@ def test_scores_of_another_store_do_not_join(place: Path, tmp_path: Path) -> Non
 def test_labels_of_the_store_win_and_the_difference_is_said(place: Path, tmp_path: Path) -> None:
     store = open_store(place / "two.store")
     theirs = predictions(store, tmp_path, label=1 - store.rows["label"].to_numpy())
-    judged = evaluate(theirs, place / "two.store", out=tmp_path / "out", resamples=100, quiet=True)
+    judged = evaluate(theirs, place / "two.store", out=tmp_path / "out", resamples=100, mistakes=0, quiet=True)
     assert judged.figures["auroc"].estimate > 0.8
     assert "160 labels of the scores differ from the store's, which were used" in judged.warnings
 
@@ -210,23 +218,21 @@ def reclassed(store: Path, to: Path, classes: list[str]) -> Path:
     return to
 
 
-def test_classes_the_other_way_round_are_refused_and_other_names_are_said(place: Path, tmp_path: Path) -> None:
+def test_classes_the_other_way_round_are_refused_and_other_names_are_said(place: Path, plain: Judgement, tmp_path: Path) -> None:
     turned = reclassed(place / "two.store", tmp_path / "turned.store", ["1", "0"])
     with pytest.raises(RunProblem, match=r"expected '1' as the positive class, as in .*run0'; found '0' in .*--positive '1'"):
         evaluate(place / "run0", turned, out=tmp_path / "out", resamples=100, quiet=True)
     named = reclassed(place / "two.store", tmp_path / "named.store", ["normal", "tumour"])
-    judged = evaluate(place / "run0", named, out=tmp_path / "named", resamples=100, quiet=True)
+    judged = evaluate(place / "run0", named, out=tmp_path / "named", resamples=100, mistakes=0, quiet=True)
     said = "negative and positive are 'normal' and 'tumour' here, '0' and '1' in the run 'run0': taken as the same"
     assert said in judged.warnings
-    plain = evaluate(place / "run0", place / "two.store", out=tmp_path / "plain", resamples=100, quiet=True)
     assert not any("taken as the same" in warning for warning in plain.warnings)
     assert plain.figures == judged.figures
 
 
-def test_a_notebook_shows_the_lines_and_not_the_insides(place: Path, tmp_path: Path) -> None:
-    judged = evaluate(place / "run0", place / "two.store", out=tmp_path / "out", resamples=100, quiet=True)
+def test_a_notebook_shows_the_lines_and_not_the_insides(place: Path, plain: Judgement) -> None:
     store, run = open_store(place / "two.store"), load(place / "run0")
-    assert repr(judged) == "\n".join(judged.lines())
+    assert repr(plain) == "\n".join(plain.lines())
     assert repr(run) == "\n".join(run.lines())
     assert repr(store).endswith("two.store': 160 tiles of 24 x 24")
     assert repr(info(store)) == "\n".join(info(store).lines())

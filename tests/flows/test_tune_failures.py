@@ -92,7 +92,13 @@ def test_a_full_disk_is_no_fault_of_a_trial(tmp_path: Path, formula: Failing) ->
 
 def test_a_frozen_cell_without_its_weights_fails_alone_and_all_without_leave_no_folder(tmp_path: Path) -> None:
     lost = str(tmp_path / "lost.safetensors")
-    options: dict[str, Any] = {"backbone": "frozen", "input_size": 32, "features": str(tmp_path / "f"), "quiet": True}
+    options: dict[str, Any] = {
+        "backbone": "frozen",
+        "precision": "fp32",
+        "input_size": 32,
+        "features": str(tmp_path / "f"),
+        "quiet": True,
+    }
     study = tune(tissue(), out=tmp_path / "study", grid={"weights": [lost, "auto"]}, **options)
     assert [trial.state for trial in study.trials] == ["failed", "done"]
     assert "lost.safetensors" in study.trials[0].note
@@ -104,7 +110,7 @@ def test_a_frozen_cell_without_its_weights_fails_alone_and_all_without_leave_no_
 
 
 def test_frozen_and_trained_cells_stand_in_one_grid(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"input_size": 32, "features": str(tmp_path / "f"), "epochs": 1, "split": "random", "quiet": True}
+    options = FAST | {"input_size": 32, "features": str(tmp_path / "f"), "epochs": 1}
     study = tune(tissue(), out=tmp_path / "study", grid={"backbone": ["frozen", "scratch"]}, **options)
     assert [trial.state for trial in study.trials] == ["done", "done"]
     assert study.trials[1].epochs == 1

@@ -103,7 +103,7 @@ def test_other_slides_judge_the_run(place: Place, run: Path, tmp_path: Path, cap
 
 
 def test_tiles_that_trained_are_recognised(place: Place, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("evaluate", run, place.train, "--out", tmp_path / "j", "--resamples", "200", "--quiet", "--json")
+    words = ("evaluate", run, place.train, "--out", tmp_path / "j", "--resamples", "200", "--mistakes", "0", "--quiet", "--json")
     assert sentinode(*words) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["contaminated"]
@@ -135,6 +135,8 @@ def test_a_strangers_table_is_judged_by_the_same_figures(
             place.test,
             "--out",
             tmp_path / f"{name}.d",
+            "--mistakes",
+            "0",
             "--resamples",
             "200",
             "--quiet",
@@ -174,7 +176,7 @@ def test_off_a_terminal_a_run_prints_a_line_an_epoch(place: Place, tmp_path: Pat
 def test_ctrl_c_loses_nothing(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Stop a run by Ctrl-C in the middle: it ends with 130 and one line, and --resume ends with an undisturbed run's bytes."""
     whole, stopped = tmp_path / "whole", tmp_path / "gestoppt é"
-    words = ("train", place.train, "--epochs", "30", "--checkpoint-s", "0", *FAST)
+    words = ("train", place.train, "--epochs", "8", "--checkpoint-s", "0", *FAST)
     assert sentinode(*words, "--out", whole, "--quiet") == 0
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
