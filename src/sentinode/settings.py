@@ -95,7 +95,7 @@ class TrainSettings:
     minutes: float | None = option(
         None,
         "Hand back the best model in so many minutes, all included. Network, input size and sample are chosen to fit, of what is "
-        "left open. Not for frozen backbones.",
+        "left open. A frozen backbone follows the clock by its sample alone.",
     )
     patience: int = option(0, "Stop after this many epochs without a better validation AUROC; 0 never stops early.")
     batch: int = option(0, "Tiles an optimiser step; 0: by recipe, 64, or 256 for a frozen head.")
@@ -204,11 +204,6 @@ def resolved(settings: TrainSettings) -> TrainSettings:
     if backbone == "frozen" and settings.compile == "yes":
         do = "leave --compile out: the fastest form of the network is measured as it is"
         raise UsageProblem("no --compile for a frozen backbone, which takes no steps", "--compile yes", do)
-    if backbone == "frozen" and settings.minutes is not None:
-        do = "leave --minutes out, or use --backbone finetune"
-        raise UsageProblem(
-            "a training by --epochs for a frozen backbone, which stops by no clock", f"--minutes {settings.minutes:g}", do
-        )
     by_recipe = {name: value for name, value in RECIPES.get(model, RECIPES[backbone]).items() if not getattr(settings, name)}
     return dataclasses.replace(settings, model=model, backbone=backbone, sample=sample_of(settings), **by_recipe)
 

@@ -118,8 +118,14 @@ def test_from_scratch_batch_norm_learns_its_statistics(store: Store, tmp_path: P
     [
         ({"weights": "a1_in1k"}, r"pretrained weights; found --weights.*; add --backbone frozen or finetune"),
         ({"freeze": 0.5}, r"pretrained weights; found"),
-        ({"backbone": "frozen", "minutes": 5.0}, r"for a frozen backbone, .*; found --minutes 5; leave --minutes out, or use"),
-        ({"model": "resnet18", "minutes": 5.0}, r"for a frozen backbone, .*; found --minutes 5"),
+        (
+            {"backbone": "frozen", "minutes": 5.0, "sample": "50%"},
+            r"how a frozen backbone follows --minutes; found 50%; leave --sample",
+        ),
+        (
+            {"model": "resnet18", "minutes": 5.0, "sample": "9"},
+            r"how a frozen backbone follows --minutes; found 9; leave --sample",
+        ),
         ({"backbone": "frozen", "precision": "bf16"}, r"precision auto or fp32 for a frozen backbone; found bf16"),
     ],
 )

@@ -24,6 +24,7 @@ from sentinode.tiles.synth import synthesise
 
 FAST: dict[str, Any] = {"precision": "fp32", "batch": 16, "quiet": True}
 CNN = Costs(step=0.16, batch=64, validate=0.0008, last=0.002, digest=0.0001, record=4.0)
+FROZEN = Costs(step=1e-9, batch=1, validate=0.0, last=0.01, digest=0.0001, record=4.0, features=0.004, before=6.0)
 TUNED = Costs(step=0.64, batch=64, validate=0.004, last=0.01, digest=0.0001, record=4.0, features=0.004, exact=0.01, before=6.0)
 
 
@@ -41,6 +42,8 @@ def tissue_store() -> Store:
         ({"backbone": "finetune", "input_size": 128}, {"sample"}),
         ({"lr": 1e-3}, {"input_size", "sample"}),
         ({"batch": 32, "sample": "5%"}, set()),
+        ({"backbone": "frozen"}, {"input_size", "sample"}),
+        ({"backbone": "frozen", "sample": "5%"}, set()),
         ({"sample": "100%"}, {"network", "input_size"}),
         ({"input_size": 96}, {"network", "sample"}),
         ({"minutes": None}, set()),
@@ -68,7 +71,7 @@ def test_a_cpu_does_not_even_try_to_fine_tune_in_a_minute(monkeypatch: pytest.Mo
         ]
         for minutes in (1.0, 2.0)
     }
-    assert tried == {1.0: ["scratch"], 2.0: ["finetune", "scratch"]}
+    assert tried == {1.0: ["frozen", "scratch"], 2.0: ["finetune", "frozen", "scratch"]}
 
 
 def picked(monkeypatch: pytest.MonkeyPatch, n: int, spent: float = 0.0, **options: Any) -> Picked:
@@ -88,6 +91,8 @@ def picked(monkeypatch: pytest.MonkeyPatch, n: int, spent: float = 0.0, **option
     monkeypatch.setattr(picking, "TUNING_MIN", 0.0)  # the rates above are those of no processor
 
     def rates(settings: TrainSettings, *_: Any) -> Costs:
+        if settings.backbone == "frozen":
+            return FROZEN
         return TUNED.at_size(settings.input_size or 160, of=160) if settings.backbone == "finetune" else CNN
 
     monkeypatch.setattr(picking, "quick_plan", lambda settings, *_: (Plan("cpu", "bf16", 32, 2, True), rates(settings).step))
@@ -102,14 +107,29 @@ def test_with_time_the_pretrained_network_is_fine_tuned_on_all_tiles(monkeypatch
     assert "100 tiles/s were measured" in found.reasons["sample"]
 
 
-def test_with_less_it_sees_smaller_tiles_and_with_little_the_simple_cnn_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_less_it_sees_smaller_tiles_then_is_frozen_and_with_little_the_simple_cnn_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     smaller = picked(monkeypatch, 4000, minutes=1.5)
     assert smaller.changes["backbone"] == "finetune"
     assert smaller.changes["input_size"] in {96, 128}
-    little = picked(monkeypatch, 4000, minutes=0.5)
+    frozen = picked(monkeypatch, 4000, minutes=0.6)
+    assert frozen.changes == {"model": PRETRAINED, "backbone": "frozen", "sample": "100%"}
+    assert "fine-tuning does not fit into the time" in frozen.reasons["network"]
+    assert "250 tiles/s were measured" in frozen.reasons["sample"]
+    little = picked(monkeypatch, 4000, minutes=0.3)
     assert little.changes["model"] == "simple-cnn"
-    assert "does not fit into the time" in little.reasons["network"]
-    assert picked(monkeypatch, 4000, spent=60.0, minutes=1.5).changes["model"] == "simple-cnn", "what is spent is gone"
+    assert "no pretrained network fits into the time" in little.reasons["network"]
+    assert picked(monkeypatch, 4000, spent=75.0, minutes=1.5).changes["model"] == "simple-cnn", "what is spent is gone"
+
+
+def test_a_frozen_backbone_follows_the_clock_by_its_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = picked(monkeypatch, 4000, minutes=0.3, backbone="frozen")
+    # By hand: 0.985 * 18 s less 10 s that do not grow leave 7.73 s. A quarter goes to choosers of 0.0101 s, or 200: 2.02 s. The rest
+    # is for tiles of 0.0041 s.
+    assert int(found.changes["sample"]) == int((0.985 * 18 - 10 - 200 * 0.0101) / 0.0041)
+    assert found.choosers == 200
+    assert found.precision == "", "a form of the network is chosen when features are extracted"
 
 
 def test_what_was_named_is_kept_however_short_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +170,16 @@ def test_a_run_with_minutes_keeps_what_was_decided_and_why(tmp_path: Path) -> No
     assert (tmp_path / "run" / "auroc_so_far.svg").read_bytes().startswith(b"<?xml")
     with pytest.raises(UsageProblem, match=r"found sample '50%', not '100%'"):
         sentinode.train(store, out=tmp_path / "run", resume=True, **given, sample="50%")
+
+
+def test_a_frozen_run_takes_the_tiles_that_it_has_time_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = Picked({"sample": "40"}, 10, "", 1.0, 0.0, {"sample": "x"})
+    monkeypatch.setattr("sentinode.fit.train.pick", lambda *_: chosen)
+    given: dict[str, Any] = {"backbone": "frozen", "input_size": 32, "precision": "fp32", "minutes": 0.5, "quiet": True}
+    run = sentinode.train(tissue_store(), out=tmp_path / "run", features=str(tmp_path / "features"), **given)
+    assert run.record["settings"]["sample"] == "40"
+    assert run.record["valid"]["n"] in {10, 11}
+    assert (tmp_path / "run" / "auroc_so_far.svg").exists()
 
 
 def test_a_resumed_run_is_not_decided_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,7 @@ def train_frozen(job: Job) -> Run | None:
         help_features(job)
         return None
     kept = {"fingerprint": job.fingerprint, "settings": dataclasses.asdict(job.settings)}
+    kept |= {"picked": dataclasses.asdict(job.picked)} if job.picked.changes else {}
     write_json(job.folder / "unfinished.json", kept)
     keep_floor_sample(job.folder / "floor.npz", *job.parts.train)
     features = features_of(job)

