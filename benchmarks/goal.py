@@ -72,10 +72,10 @@ def ours(tiles: Path, home: Path, more: list[str], minutes: float | None = None)
     return found | {"reached": auroc >= GOAL, "curve": [(seconds, auroc)]}
 
 
-def all_folders(tiles: Path, home: Path) -> Path:
-    """Lay both training sets out as class folders, of links."""
+def all_folders(tiles: Path, home: Path, part: str = "train") -> Path:
+    """Lay Kaggle's training set and a part of PCam out together as class folders, of links."""
     folders = class_folders(tiles / "kaggle", home / "folders")
-    for file in (tiles / "pcam/train").glob("*/*.*"):
+    for file in (tiles / "pcam" / part).glob("*/*.*"):
         (folders / file.parent.name / file.name).symlink_to(file.resolve())
     return folders
 

@@ -191,13 +191,13 @@ def draw(record: Record, out: Path) -> None:
             end = max(60 * max(deadlines), seen[-1][0])
             at = [seconds / 60 for seconds, _ in [*seen, (end, 0.0)]]
             axes.plot(at, [*best, best[-1]], color=colour, ls=line, lw=1.5, drawstyle="steps-post", label=variant)
-        for at, minutes in enumerate(deadlines):
+        for minutes in deadlines:
             points = [one["curve"][0] for one in record.raw[f"ours_{minutes:g}"]]
-            label = NAMES["ours"] if at == 0 else None
+            label = NAMES["ours"] if minutes == deadlines[0] else None
             axes.plot([s / 60 for s, _ in points], [auroc for _, auroc in points], "o", color=MODEL, ms=7, label=label)
         points = [one["curve"][0] for one in record.raw[FROZEN]]
-        shown = {"color": MODEL, "mfc": "none", "ms": 6, "label": NAMES[FROZEN]}
-        axes.plot([s / 60 for s, _ in points], [auroc for _, auroc in points], "D", **shown)
+        x, y = [s / 60 for s, _ in points], [auroc for _, auroc in points]
+        axes.plot(x, y, "D", color=MODEL, mfc="none", ms=6, label=NAMES[FROZEN])
         axes.set_xscale("log")
         low, high = axes.get_xlim()
         ticks = [minutes for minutes in sorted({*deadlines, *TICKS}) if low <= minutes <= high]
