@@ -38,6 +38,7 @@ VARIANTS = {
     "timm": "DataLoader + timm's network, all weights, fp32 NCHW",
     "timm-switches": "the same with our allocator settings, channels-last and bf16 autocast",
     "cnn": "DataLoader + plain loop, the small CNN from nothing, fp32",
+    "cnn-switches": "the same with our allocator settings, channels-last and bf16 autocast",
 }
 """What each variant is."""
 PEERS = tuple(variant for variant in VARIANTS if variant != "ours")

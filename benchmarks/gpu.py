@@ -10,6 +10,7 @@ With --device cpu, and few tiles, it shows that it runs.
 
 import argparse
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -67,7 +68,23 @@ def trained(job: str, n: int, device: str) -> tuple[Callable[[], Measured], dict
         share = operations * found["n"] / found["seconds"] / convolution_peak(device, plan.precision, PEAK_S)
         return found | {"share_of_peak": share}
 
-    return work, told(plan)
+    return work, told(plan) | {"host_waits_an_epoch": waits(one, device), "steps_an_epoch": -(-n // settings.batch)}
+
+
+def waits(one: Callable[[], Measured], device: str) -> int | None:
+    """Return how often the host waited for the GPU in an epoch, as torch tells it; None on a CPU."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return None
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")  # type: ignore[no-untyped-call]
+        try:
+            one()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")  # type: ignore[no-untyped-call]
+    return sum("synchronizing" in str(warning.message) for warning in seen)
 
 
 def extracted(n: int, device: str) -> tuple[Callable[[], Measured], dict[str, Any]]:
@@ -123,7 +140,10 @@ def measure(options: argparse.Namespace) -> Record:
         raw=raw,
         figures=figures,
         conditions=started | {"chosen": chosen},
-        notes=["The bars are those of an H100 or H200."],
+        notes=[
+            "The bars are those of an H100 or H200.",
+            "In a training epoch the host looks every 16 steps whether all was finite; other waits are faults (host_waits_an_epoch).",
+        ],
     )
 
 

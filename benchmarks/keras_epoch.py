@@ -54,9 +54,9 @@ def measure(options: argparse.Namespace) -> Record:
         variants=VARIANTS,
         raw=raw,
         figures={
-            "speedup": figure(ratio(raw, "chosen", "keras"), "x", bar=3),
-            "speedup_switches": figure(ratio(raw, "chosen", "keras-switches"), "x"),
-            "speedup_study_order": figure(ratio(raw, "chosen", "study"), "x", bar=3),
+            "speedup": figure(ratio(raw, "chosen", "keras"), "x", bar=4),
+            "speedup_switches": figure(ratio(raw, "chosen", "keras-switches"), "x", bar=2),
+            "speedup_study_order": figure(ratio(raw, "chosen", "study"), "x"),
             "speedup_recipe": figure(ratio(raw, "recipe", "keras"), "x"),
         },
         conditions=started | {"n": raw["chosen"][0]["n"], "children": first},

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,25 @@ def test_bytes_arrive_and_nothing_else_stays(tmp_path: Path) -> None:
     write_bytes(target, b"two")
     assert target.read_bytes() == b"two"
     assert names(target.parent) == ["ä b.bin"]
+
+
+def test_what_a_power_loss_could_undo_is_forced_to_the_disk_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes before the name that stands for them, and the name before anyone is told: a folder's entries are its own data."""
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def forced(handle: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", forced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_bytes(tmp_path / "some.json", b"new")
+    assert done == ["file", "rename", "folder"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])

@@ -18,14 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sentinode.errors import DataProblem, MachineProblem, RunProblem, UsageProblem
+from sentinode.errors import DataProblem, MachineProblem, RunProblem, StoreProblem, UsageProblem
 from sentinode.fit import features, grown
 from sentinode.fit.features import Extraction, Features, extract
 from sentinode.nets.engine import Engine, named
 from sentinode.nets.forward import VIEWS, view
 from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.progress import Progress
-from sentinode.tiles.store import Store, Tiles
+from sentinode.tiles.store import Store, Tiles, open_store
+from tests.qc.stores import store_of as written
 
 PX = 12
 GREY = Preprocessing((0.5, 0.4, 0.6), (0.2, 0.25, 0.3))
@@ -333,6 +334,15 @@ def test_a_pixel_changed_on_disk_is_seen_though_the_store_says_nothing(tmp_path:
     second = extract(store_of(np.load(tmp_path / "tiles.npy", mmap_mode="r"), tmp_path), module, EXACT)
     assert not second.cached
     assert not np.array_equal(first.values[3], second.values[3])
+
+
+def test_pixels_that_are_not_those_packed_give_no_features(tmp_path: Path) -> None:
+    packed = written(tmp_path / "s.store", some_tiles(6), np.zeros(6, np.int8))
+    tiles = np.load(packed.path / "tiles.npy", mmap_mode="r+")
+    tiles[3, 0, 0, 0] ^= 1
+    tiles.flush()
+    with pytest.raises(StoreProblem, match=r"expected the pixels that were packed into .*; found others in row 3, .*--verify"):
+        extract(open_store(packed.path), network(), EXACT)
 
 
 @settings(max_examples=12, deadline=None)

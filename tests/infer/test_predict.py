@@ -215,6 +215,7 @@ def test_auto_computes_in_the_fastest_form_and_scores_as_fp32_does(
     auto = predict(place.runs[0], place.store.path, out=tmp_path / "auto.csv", precision="auto", **how)
     plain = predict(place.runs[0], place.store.path, out=tmp_path / "plain.csv", **how)
     assert asked == [80 * views]
+    assert (auto.header["arithmetic"], plain.header["arithmetic"]) == ([form], ["eager fp32"])
     np.testing.assert_allclose(auto.table["logit"], plain.table["logit"], rtol=1e-4, atol=1e-4)
 
 
@@ -230,6 +231,7 @@ def test_scores_in_whole_numbers_do_not_depend_on_the_order_of_the_tiles(place: 
     how: dict[str, Any] = {"precision": "int8", "quiet": True}
     one = predict(place.runs[0], place.store.path, out=tmp_path / "one.csv", batch=64, **how)
     other = predict(place.runs[0], shuffled.path, out=tmp_path / "other.csv", batch=24, **how)
+    assert one.header["arithmetic"] == ["openvino int8"]
     wanted = dict(zip(one.table["id"], one.table["logit"], strict=True))
     assert dict(zip(other.table["id"], other.table["logit"], strict=True)) == pytest.approx(wanted, abs=1e-6)
     plain = logits_of(place, tmp_path)

@@ -102,6 +102,15 @@ def flags() -> tuple[bool, bool]:
     return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
 
+def test_a_gpu_tries_its_kernels_for_each_shape_and_not_beyond() -> None:
+    before = torch.backends.cudnn.benchmark
+    with arithmetic("cuda", "bf16"):
+        assert torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark == before
+    with arithmetic("cpu", "bf16"):
+        assert torch.backends.cudnn.benchmark == before
+
+
 @pytest.mark.parametrize(("precision", "on"), [("fp32", False), ("tf32", True)])
 def test_a_gpu_multiplies_in_tf32_where_asked_and_nowhere_else(precision: str, on: bool) -> None:
     before = flags()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sentinode.fit.jpeg import recompress
-from sentinode.nets.forward import view
+from sentinode.nets.forward import sent, view
 from sentinode.nets.transform import normalise_in_place
 from sentinode.tiles.fingerprint import LUMINANCE
 
@@ -78,12 +78,12 @@ def augmented(tiles: Tensor, mean: Tensor, std: Tensor, augmentation: Augmentati
     x = random_views(tiles, generator) if augmentation.dihedral else tiles.to(torch.float32)
     if augmentation.jpeg:
         chosen = torch.rand(n, generator=generator) < augmentation.jpeg
-        quality = (50 + 45 * torch.rand(n, generator=generator))[chosen].to(x.device)
-        where = chosen.to(x.device)
+        quality = (50 + 45 * torch.rand(n, generator=generator))[chosen]
         if len(quality):
-            x[where] = recompress(x[where], quality)
+            where = sent(chosen.nonzero().squeeze(1), x.device)
+            x[where] = recompress(x[where], sent(quality, x.device))
     if not augmentation.colour:
         return normalise_in_place(x, mean, std)
-    matrix, offset = (t.to(x.device) for t in colour_transforms(n, augmentation.colour, generator))
+    matrix, offset = (sent(t, x.device) for t in colour_transforms(n, augmentation.colour, generator))
     x = torch.baddbmm((offset - mean) / std, x.reshape(n, -1, 3), matrix / (255 * std))
     return x.reshape(n, height, width, 3).permute(0, 3, 1, 2)

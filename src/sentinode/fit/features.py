@@ -30,7 +30,7 @@ from sentinode.fit.grown import Grown
 from sentinode.fit.table import Rows, Table
 from sentinode.machine.ranks import ALONE, Ranks
 from sentinode.nets.engine import FAILURES, Engine, fastest, named
-from sentinode.nets.forward import VIEWS, view
+from sentinode.nets.forward import VIEWS, sent, view
 from sentinode.nets.room import fewer, with_room
 from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.progress import Progress
@@ -294,7 +294,9 @@ class Source:
         """
         self.store.check()
         rows = self.rows[np.arange(first, last) % len(self.rows)]
-        return torch.from_numpy(np.array(self.store.tiles[rows])).to(self.device)
+        tiles = np.array(self.store.tiles[rows])
+        self.store.check_pixels(tiles, rows)
+        return sent(torch.from_numpy(tiles), self.device)
 
 
 def grow(grown: Grown, digests: list[bytes], source: Source, progress: Progress) -> Engine | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from sentinode.errors import StoreProblem, shown
 from sentinode.machine.memory import out_of_memory
 from sentinode.machine.ranks import ALONE, Ranks
+from sentinode.nets.forward import sent
 from sentinode.nets.room import free_caches
 from sentinode.tiles.store import Store, Tiles
 
@@ -48,7 +49,7 @@ class Feed:
         """Return tiles uint8 [k, px, px, 3] at `positions` (0 to n - 1), on the device where resident."""
         rows = self.rows[positions]
         if isinstance(self.tiles, Tensor):
-            return self.tiles.index_select(0, torch.from_numpy(rows).to(self.tiles.device))
+            return self.tiles.index_select(0, sent(torch.from_numpy(rows), self.tiles.device))
         if self.store is None:
             return torch.from_numpy(self.tiles[rows])
         self.store.check()
@@ -60,12 +61,12 @@ class Feed:
         """Yield (tiles, labels) on the device for each array of positions in `order`."""
         if isinstance(self.tiles, Tensor):
             for positions in order:
-                yield self.gather(positions), self.labels[torch.from_numpy(positions).to(self.labels.device)]
+                yield self.gather(positions), self.labels[sent(torch.from_numpy(positions), self.labels.device)]
             return
         with ReadAhead(self, order) as ahead:
             for positions, tiles in ahead:
-                index = torch.from_numpy(positions).to(self.labels.device)
-                yield tiles.to(self.labels.device, non_blocking=True), self.labels[index]
+                index = sent(torch.from_numpy(positions), self.labels.device)
+                yield sent(tiles, self.labels.device), self.labels[index]
 
     def in_order(self, batch: int) -> Iterator[Tensor]:
         """Yield the tiles of this process's share, first to last, at most `batch` at a time; alone it has all."""

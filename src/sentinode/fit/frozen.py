@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from sentinode.fit.features import Extraction, Features, Source, extracted, help_extract
 from sentinode.fit.heads import Fitted, check_room, fit_head
@@ -131,4 +132,5 @@ def cost(job: Job, features: tuple[Features, Features], history: list[dict[str, 
         "tiles_per_s": round(passes / extract_s, 1),
         "flop_per_tile": forward_flop(job.network, job.facts.preprocessing.input_px),
         "peak_memory_bytes": peak_bytes(),
+        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
     }

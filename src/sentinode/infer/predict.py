@@ -144,23 +144,23 @@ def score_store(runs: Sequence[str | Path], store: Store, views: int = 1, quiet:
 
 def arithmetic_of(
     run: Run, store: Store, settings: PredictSettings, ranks: Ranks, say: Callable[[str], object]
-) -> dict[str, Any]:
-    """Return in what arithmetic a run computes, as `Run.logits` takes it; auto: in its fastest form, measured on the first tiles.
+) -> tuple[str, dict[str, Any]]:
+    """Return in what arithmetic a run computes, by its name and as `Run.logits` takes it; auto: the fastest form for the first tiles.
 
     Few tiles are not worth measuring for: they are computed in plain fp32. Of several processes the first measures for all.
     """
     if settings.precision == "int8":
-        asked = whole(run, store, settings.batch)
-        say(f"{asked.name}: {asked.reasons}")
-        return {"form": asked.call}
-    if settings.precision != "auto" or not len(store):
-        return {"precision": "fp32" if settings.precision == "auto" else settings.precision}
-    example = run.transform()(torch.from_numpy(np.array(store.tiles[: settings.batch])).to(run.device))
-    engine = fastest(run.model, example, tiles=len(store) * settings.views) if ranks.first else None
-    name = ranks.told(engine.name if engine else "")
-    engine = engine or named(name, run.model, example)
+        engine = whole(run, store, settings.batch)
+    elif settings.precision != "auto" or not len(store):
+        precision = "fp32" if settings.precision == "auto" else settings.precision
+        return f"eager {precision}", {"precision": precision}
+    else:
+        example = run.transform()(torch.from_numpy(np.array(store.tiles[: settings.batch])).to(run.device))
+        measured = fastest(run.model, example, tiles=len(store) * settings.views) if ranks.first else None
+        name = ranks.told(measured.name if measured else "")
+        engine = measured or named(name, run.model, example)
     say(f"{engine.name}: {engine.reasons}")
-    return {"form": engine.call}
+    return engine.name, {"form": engine.call}
 
 
 def whole(run: Run, store: Store, batch: int) -> Engine:
@@ -220,11 +220,12 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
     device, _ = choose_device(settings.device)
     progress = Progress(quiet)
     say = functools.partial(progress.say, always=True)
-    members = []
+    members, names = [], []
     first, last = ranks.span(len(store), settings.batch)
     for number, run in enumerate(runs, 1):
         run.model.to(device)
-        arithmetic = arithmetic_of(run, store, settings, ranks, progress.say)
+        name, arithmetic = arithmetic_of(run, store, settings, ranks, progress.say)
+        names.append(name)
         with progress.track(f"run {number} of {len(runs)}", last - first) as tick:
             done = checking(store, first, tick)
             how: dict[str, Any] = {"views": settings.views, "done": done, "say": say}
@@ -244,4 +245,5 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
     )
     if len(members) > 1:
         table = table.assign(**{f"logit_{number}": member for number, member in enumerate(members, 1)})
-    return Scores(table, {"runs": [weights_digest(run.path) for run in runs], "store": store.digest, "views": settings.views})
+    digests = [weights_digest(run.path) for run in runs]
+    return Scores(table, {"runs": digests, "store": store.digest, "views": settings.views, "arithmetic": names})

@@ -42,19 +42,27 @@ def arithmetic(device: torch.device | str, precision: str) -> Iterator[None]:
     """Have the network compute in this precision, also inside another: autocast to bf16 or fp16, else fp32.
 
     A GPU multiplies fp32 as TF32, 10 bits instead of 23, where that is asked for and nowhere else: torch's own default for
-    convolutions is to do so unasked.
+    convolutions is to do so unasked. It tries which of its kernels is the fastest for each shape.
     """
     kind = torch.device(device).type
-    flags: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn) if kind == "cuda" else ()
-    before = [flag.allow_tf32 for flag in flags]
+    cudnn, exact = torch.backends.cudnn, precision != "tf32"
+    flags: list[tuple[Any, str, bool]] = [(torch.backends.cuda.matmul, "allow_tf32", not exact), (cudnn, "allow_tf32", not exact)]
+    flags = [*flags, (cudnn, "benchmark", True)] if kind == "cuda" else []
+    before = [getattr(where, name) for where, name, _ in flags]
     try:
-        for flag in flags:
-            flag.allow_tf32 = precision == "tf32"
+        for where, name, value in flags:
+            setattr(where, name, value)
         with torch.autocast(kind, DTYPES.get(precision), enabled=precision in DTYPES):
             yield
     finally:
-        for flag, was in zip(flags, before, strict=True):
-            flag.allow_tf32 = was
+        for (where, name, _), was in zip(flags, before, strict=True):
+            setattr(where, name, was)
+
+
+def sent(values: Tensor, device: torch.device | str) -> Tensor:
+    """Return a CPU's `values` on `device`; to a GPU they are copied while the host goes on."""
+    on_gpu = torch.device(device).type == "cuda"
+    return values.pin_memory().to(device, non_blocking=True) if on_gpu else values.to(device)
 
 
 @torch.inference_mode()
@@ -95,7 +103,7 @@ def logits(
         """Return the logits of a batch, `at_once` tiles at a time."""
         made = []
         for some in torch.split(part, at_once):
-            there = some.to(device, non_blocking=True)
+            there = sent(some, device) if some.device.type == "cpu" else some.to(device)
             passes = [model(transform(view(there, number))).float() for number in VIEWS[views]]
             made.append(torch.stack(passes).mean(0))
         return torch.cat(made)
