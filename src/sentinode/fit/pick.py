@@ -65,7 +65,10 @@ def left_open(settings: TrainSettings) -> frozenset[str]:
 
 
 def candidates(settings: TrainSettings, choices: frozenset[str]) -> Iterator[tuple[TrainSettings, str]]:
-    """Yield resolved settings to try, the better network first, and why one that is missing is not there."""
+    """Yield resolved settings to try, the better network first, and why one that is missing is not there.
+
+    A head takes no steps of the network: whose settings ask for an arithmetic or a compiler of those gets none.
+    """
     if "network" not in choices:
         yield resolved(settings), "asked for"
         return
@@ -73,8 +76,9 @@ def candidates(settings: TrainSettings, choices: frozenset[str]) -> Iterator[tup
     hopeless = (settings.minutes or math.inf) < TUNING_MIN and choose_device(settings.device)[0] == "cpu"
     if there and not hopeless:
         yield resolved(dataclasses.replace(settings, model=PRETRAINED, backbone="finetune")), "reaches most where there is time"
-    if there:
-        why = "a head on its features, since fine-tuning does not fit into the time"
+    if there and settings.precision in {"auto", "fp32"} and settings.compile != "yes":
+        late = f"is not tried on a CPU in less than {TUNING_MIN:g} minutes" if hopeless else "does not fit into the time"
+        why = f"a head on its features, since fine-tuning {late}"
         yield resolved(dataclasses.replace(settings, model=PRETRAINED, backbone="frozen")), why
     why = "no pretrained network fits into the time" if there else "pip install 'sentinode[backbones]' brings one to fine-tune"
     yield resolved(dataclasses.replace(settings, model=OWN_NETWORKS[0], backbone="scratch")), why
