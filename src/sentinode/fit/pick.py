@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sentinode.errors import UsageProblem
 from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.parts import Parts
 from sentinode.fit.start import start, weights_of
@@ -62,6 +63,18 @@ def left_open(settings: TrainSettings) -> frozenset[str]:
     found = {"network"} if own == ("auto", "auto", "auto") and not settings.lr and not settings.batch else set()
     found |= {"sample"} if settings.sample == "auto" else set()
     return frozenset(found | ({"input_size"} if found and not settings.input_size else set()))
+
+
+def check_can_follow(given: TrainSettings) -> None:
+    """Raise UsageProblem for a frozen backbone with `minutes` whose sample is not left open: by nothing else can it follow the clock.
+
+    Nothing is open in resolved settings, as folds and studies have them.
+    """
+    settings = resolved(given)
+    if settings.backbone == "frozen" and settings.minutes is not None and not left_open(given):
+        expected = "a sample that is left open, which is how a frozen backbone follows --minutes"
+        do = "leave --sample or --minutes out (only 'train' itself chooses a sample), or use --backbone finetune"
+        raise UsageProblem(expected, settings.sample, do)
 
 
 def candidates(settings: TrainSettings, choices: frozenset[str]) -> Iterator[tuple[TrainSettings, str]]:
