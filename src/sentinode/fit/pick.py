@@ -35,9 +35,9 @@ RECORD_S = 4.5
 """Seconds of a record that do not grow with tiles: the machine's peak is measured, model, split and picture are written, and the
 process ends. As found on two quiet cores."""
 HEAD_S = 6.0
-"""Seconds of features that do not grow with tiles: the engine that extracts them is chosen, the head fitted."""
+"""Seconds beside features: the engine that extracts them is chosen, the head fitted. As found with some thousands of tiles."""
 NO_STEP_S = 1e-9
-"""What a head on features takes for a pass over a tile: nothing that counts."""
+"""What a head on features takes for a pass over a tile: nothing that is counted, but in `HEAD_S`."""
 PROBE_SHARE = 0.05
 """Share of the time that the steps of one precision may take in the probe; beyond, what was seen has to do."""
 TRIAL_TILES = 32
@@ -232,6 +232,7 @@ def end_rates(
     tiles = torch.from_numpy(np.array(store.tiles[some])).to(plan.device)
     transform = Transform(facts.preprocessing, store.px).to(plan.device)
     network = placed(copy.deepcopy(network), plan.device)
+    plan = dataclasses.replace(plan, compile=False)  # a compiler's warm-up is no part of a validation
     average = new_state(network, settings, plan).average
 
     def seconds(model: nn.Module, batch: int, precision: str) -> float:
