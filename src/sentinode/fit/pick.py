@@ -35,7 +35,7 @@ RECORD_S = 4.5
 """Seconds of a record that do not grow with tiles: the machine's peak is measured, model, split and picture are written, and the
 process ends. As found on two quiet cores."""
 HEAD_S = 6.0
-"""Seconds beside features: the engine that extracts them is chosen, the head fitted. As found with some thousands of tiles."""
+"""Seconds beside those of features: the engine that extracts them is chosen, and the head fitted to some thousands of tiles."""
 NO_STEP_S = 1e-9
 """What a head on features takes for a pass over a tile: nothing that is counted, but in `HEAD_S`."""
 PROBE_SHARE = 0.05
