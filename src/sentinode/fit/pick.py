@@ -116,7 +116,7 @@ def pick(settings: TrainSettings, choices: frozenset[str], parts: Parts, began: 
         network, facts = start(asked, parts)
         looked, cpu = time.perf_counter(), time.process_time()
         plan, step_s = (
-            quick_plan(asked, parts, network, facts) if asked.backbone != "frozen" else (reduced_plan(asked, parts), 0.0)
+            quick_plan(asked, parts, network, facts) if asked.backbone != "frozen" else (reduced_plan(asked, parts, facts), 0.0)
         )
         steps = LEAST_EPOCHS * min(WORTH_TILES, len(parts.train[1])) / asked.batch
         if candidate != tried[-1][0] and step_s * steps > 60 * (settings.minutes or 0):
@@ -193,12 +193,11 @@ def quick_plan(settings: TrainSettings, parts: Parts, network: nn.Module, facts:
     return plan, plan.step_s or step(plan)
 
 
-def reduced_plan(settings: TrainSettings, parts: Parts) -> Plan:
+def reduced_plan(settings: TrainSettings, parts: Parts, facts: ModelFacts) -> Plan:
     """Return a plan without steps, in reduced precision where that is open: in it a forward pass is timed beside fp32."""
     known = dataclasses.replace(settings, precision="bf16" if settings.precision == "auto" else settings.precision)
-    return make_plan(
-        known, px=parts.train[0].px, resident_bytes=0, positive_share=parts.positive_share, step_seconds=lambda _: 0.0
-    )
+    px = facts.preprocessing.input_px or parts.train[0].px
+    return make_plan(known, px=px, resident_bytes=0, positive_share=parts.positive_share, step_seconds=lambda _: 0.0)
 
 
 def measured(
@@ -233,7 +232,8 @@ def end_rates(
     transform = Transform(facts.preprocessing, store.px).to(plan.device)
     network = placed(copy.deepcopy(network), plan.device)
     plan = dataclasses.replace(plan, compile=False)  # a compiler's warm-up is no part of a validation
-    average = new_state(network, settings, plan).average
+    # Nothing of a frozen network is trained: an optimiser's moments of it might not fit into memory.
+    average = network if settings.backbone == "frozen" else new_state(network, settings, plan).average
 
     def seconds(model: nn.Module, batch: int, precision: str) -> float:
         parts_of = list(torch.split(tiles, batch))
