@@ -121,7 +121,7 @@ def quantised(module: nn.Module, tiles: Tensor) -> Any:
     head = nncf.IgnoredScope(patterns=[HEAD], validate=False)
     parts = nncf.Dataset([rows[first : first + CALIBRATION_BATCH] for first in range(0, len(rows), CALIBRATION_BATCH)])
     # Its failures share no base class but Exception; OpenVINO's beneath it are RuntimeErrors.
-    failures = (RuntimeError, *(kind for name, kind in vars(nncf).items() if name.endswith("Error")))
+    failures: tuple[type[Exception], ...] = (RuntimeError, *(kind for name, kind in vars(nncf).items() if name.endswith("Error")))
     # Its progress bars cannot be turned off.
     with contextlib.redirect_stdout(io.StringIO()):
         try:
