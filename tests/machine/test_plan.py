@@ -194,6 +194,14 @@ def test_compiling_is_for_long_runs_on_a_gpu_or_asked_for(
     assert why in chosen.reasons["compile"]
 
 
+def test_a_short_clock_is_not_spent_on_a_look() -> None:
+    def step(_: Plan) -> float:
+        raise AssertionError("a step was timed")
+
+    chosen = choose_compile(dataclasses.replace(GPU, step_s=0.0), TrainSettings(minutes=20.0), 10**6, step)
+    assert not chosen.compile
+
+
 def test_a_warm_up_that_takes_more_than_it_saves_is_not_paid(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1000.0])
     monkeypatch.setattr("sentinode.machine.plan.time.perf_counter", lambda: next(clock))

@@ -220,8 +220,9 @@ def choose_compile(plan: Plan, settings: TrainSettings, steps: int, step_seconds
         return chosen(settings.compile == "yes", "asked for")
     if not plan.device.startswith("cuda"):
         return chosen(False, "on a CPU a compiled step was measured to be slower, after a minute of warm-up")
-    eager = plan.step_s or step_seconds(plan)
-    to_come = 60 * settings.minutes if settings.minutes else steps * eager / plan.processes
+    to_come = 60 * settings.minutes if settings.minutes else math.inf
+    eager = plan.step_s or (step_seconds(plan) if to_come >= LONG_S else 0.0)  # a short clock has no time for a look
+    to_come = to_come if settings.minutes else steps * eager / plan.processes
     if to_come < LONG_S:
         return chosen(False, f"not tried: {to_come / 60:.0f} minutes of steps are few for its warm-up")
     began = time.perf_counter()
