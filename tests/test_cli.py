@@ -178,7 +178,7 @@ def stocked(kaggle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             2,
             "expected input_size of 0 or at least 8; found 1;",
         ),
-        (["--minutes", "5"], 2, "found --minutes 5; leave --minutes out"),
+        (["--minutes", "5", "--sample", "50%"], 2, "found 50%; leave --sample or --minutes out"),
         (["--model", "test_resnet", "--weights", "none", "without timm"], 5, "pip install 'sentinode[backbones]'"),
     ],
 )

@@ -94,8 +94,8 @@ class TrainSettings:
     )
     minutes: float | None = option(
         None,
-        "Hand back the best model in so many minutes, all included. Network, input size and sample are chosen to fit, of what is "
-        "left open. A frozen backbone follows the clock by its sample alone.",
+        "Hand back the best model in so many minutes, all included. 'train' chooses network, input size and sample to fit, of what is "
+        "left open; a frozen backbone follows the clock by its sample alone.",
     )
     patience: int = option(0, "Stop after this many epochs without a better validation AUROC; 0 never stops early.")
     batch: int = option(0, "Tiles an optimiser step; 0: by recipe, 64, or 256 for a frozen head.")

@@ -74,6 +74,16 @@ def test_a_cpu_does_not_even_try_to_fine_tune_in_a_minute(monkeypatch: pytest.Mo
     assert tried == {1.0: ["frozen", "scratch"], 2.0: ["finetune", "frozen", "scratch"]}
 
 
+@pytest.mark.parametrize("wish", [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": "yes"}])
+def test_a_wish_that_a_frozen_backbone_refuses_leaves_it_out_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, wish: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("sentinode.fit.pick.package_file", lambda _: Path("here"))
+    monkeypatch.setattr("sentinode.fit.pick.find_spec", lambda _: object())
+    given = TrainSettings(minutes=5.0, device="cpu", **wish)
+    assert [settings.backbone for settings, _ in candidates(given, left_open(given))] == ["finetune", "scratch"]
+
+
 def picked(monkeypatch: pytest.MonkeyPatch, n: int, spent: float = 0.0, **options: Any) -> Picked:
     """Return what is picked of `n` tiles by the rates above, `spent` seconds after the start."""
     labels = (np.arange(n) % 2).astype(np.int8)

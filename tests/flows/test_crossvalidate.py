@@ -151,9 +151,10 @@ def test_pseudo_groups_carry_one_too_and_never_pass_for_slides(store: Path, tmp_
         ({"folds": 1}, "at least 2 folds", "1", "such as 5"),
         ({"fold": "1/3"}, "--folds for a cross-validation", "--fold '1/3'", "leave --fold out"),
         ({"domains": "x.csv"}, "--folds domains beside --domains", "--folds 3", "leave --domains out"),
+        ({"backbone": "frozen", "minutes": 5.0}, "how a frozen backbone follows", "100%", "--minutes out"),
     ],
 )
-def test_settings_that_name_no_folds_are_refused_before_anything_is_written(
+def test_settings_that_folds_cannot_have_are_refused_before_anything_is_written(
     store: Path, tmp_path: Path, change: dict[str, Any], expected: str, got: str, do: str
 ) -> None:
     with pytest.raises(UsageProblem) as caught:

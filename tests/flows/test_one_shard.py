@@ -31,7 +31,7 @@ def predictions(store: Store, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("shard", "said"), [("2/2", (SAID,)), (None, ())])
+@pytest.mark.parametrize(("shard", "said"), [("2/2", (SAID,)), ("1/1", ()), (None, ())])
 def test_training_and_judging_on_one_shard_say_so(tmp_path: Path, shard: str | None, said: tuple[str, ...]) -> None:
     store = packed(tmp_path, shard)
     parts = choose_parts(store, None, TrainSettings(valid_share=0.5))

@@ -109,6 +109,20 @@ def test_a_frozen_cell_without_its_weights_fails_alone_and_all_without_leave_no_
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"backbone": "frozen", "grid": {"head": ["linear", "mlp"]}},
+        {"grid": {"backbone": ["frozen", "scratch"]}},
+        {"backbone": "frozen", "head": "linear", "trials": 3},
+    ],
+)
+def test_heads_of_a_study_cannot_follow_a_clock_and_nothing_is_written(tmp_path: Path, search: dict[str, Any]) -> None:
+    with pytest.raises(UsageProblem, match=r"how a frozen backbone follows --minutes; found 100%; .*--minutes out"):
+        tune(tissue(), out=tmp_path / "study", minutes=5.0, quiet=True, **search)
+    assert not (tmp_path / "study").exists()
+
+
 def test_frozen_and_trained_cells_stand_in_one_grid(tmp_path: Path) -> None:
     options = FAST | {"input_size": 32, "features": str(tmp_path / "f"), "epochs": 1}
     study = tune(tissue(), out=tmp_path / "study", grid={"backbone": ["frozen", "scratch"]}, **options)

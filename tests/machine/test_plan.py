@@ -1,5 +1,6 @@
 """The plan: precision by measurement, everything else by rule, anything by hand, and a reason for each."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -180,8 +181,10 @@ def halves(plan: Plan) -> float:
         (GPU, {"minutes": 20.0}, 10**6, False, "not tried: 20 minutes"),
         (GPU, {"minutes": 60.0}, 0, True, "100 ms, compiled 50 ms: 1800 s saved for 0 s"),
         (GPU, {}, 36_000, True, "100 ms, compiled 50 ms: 1800 s saved for 0 s"),
+        (dataclasses.replace(GPU, processes=4), {}, 36_000, False, "not tried: 15 minutes"),
+        (dataclasses.replace(GPU, processes=4), {}, 144_000, True, "1800 s saved for 0 s"),
     ],
-    ids=["cpu", "yes", "no", "short", "short clock", "long clock", "long"],
+    ids=["cpu", "yes", "no", "short", "short clock", "long clock", "long", "short for four", "long for four"],
 )
 def test_compiling_is_for_long_runs_on_a_gpu_or_asked_for(
     plan: Plan, options: dict[str, Any], steps: int, compiles: bool, why: str
@@ -189,6 +192,14 @@ def test_compiling_is_for_long_runs_on_a_gpu_or_asked_for(
     chosen = choose_compile(plan, TrainSettings(**options), steps, halves)
     assert chosen.compile is compiles
     assert why in chosen.reasons["compile"]
+
+
+def test_a_short_clock_is_not_spent_on_a_look() -> None:
+    def step(_: Plan) -> float:
+        raise AssertionError("a step was timed")
+
+    chosen = choose_compile(dataclasses.replace(GPU, step_s=0.0), TrainSettings(minutes=20.0), 10**6, step)
+    assert not chosen.compile
 
 
 def test_a_warm_up_that_takes_more_than_it_saves_is_not_paid(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,31 @@ def test_a_missing_package_is_told_with_what_installs_it(monkeypatch: pytest.Mon
     assert caught.value.do == "pip install 'sentinode[int8]'"
 
 
+def test_a_network_that_cannot_be_quantised_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    nncf = openvino.package("nncf", "NNCF", "int8")
+
+    def refused(*_: object, **__: object) -> None:
+        raise nncf.UnsupportedModelError("no such operation")
+
+    monkeypatch.setattr(nncf, "quantize", refused)
+    with pytest.raises(MachineProblem) as caught:
+        openvino.quantised(network(), tissue(32, seed=0))
+    assert (caught.value.expected, caught.value.found) == ("a network that NNCF quantises", "'no such operation'")
+    assert caught.value.do == "use --precision auto"
+
+
+def test_a_package_that_lacks_one_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named 'rich' in {name}", name="rich")
+
+    openvino.package("openvino", "OpenVINO", "openvino")  # what it imports itself is there already
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(MachineProblem) as caught:
+        openvino.package("nncf", "NNCF, which quantises networks", "int8")
+    assert (caught.value.found, caught.value.do) == ("no package 'rich'", "pip install 'sentinode[int8]'")
+    assert "openvino_telemetry" not in sys.modules
+
+
 def test_nobody_is_told_that_openvino_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     openvino.quantised(network(), tissue(32, seed=0))
     assert "openvino_telemetry" not in sys.modules

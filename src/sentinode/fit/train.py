@@ -22,7 +22,7 @@ from sentinode.fit.keeper import Keeper, training_bar
 from sentinode.fit.loop import Judge, Progressing, fit
 from sentinode.fit.measure import new_state, step_seconds
 from sentinode.fit.parts import Parts, choose_parts, deciding, fewer, fingerprint_of, unfinished
-from sentinode.fit.pick import DECIDED, expected, left_open, pick
+from sentinode.fit.pick import DECIDED, check_can_follow, expected, left_open, pick
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.rates import read_rate
 from sentinode.fit.record import cost, finish
@@ -94,9 +94,7 @@ def train_watched(
     began, cpu_began = start_of_clock(), time.process_time()
     set_allocator()
     progress, given, settings = Progress(claim.quiet or not ranks.first), settings, resolved(settings)
-    if settings.backbone == "frozen" and settings.minutes and not left_open(given):
-        do = "leave --sample or --minutes out, or use --backbone finetune"
-        raise UsageProblem("a sample that is left open, which is how a frozen backbone follows --minutes", settings.sample, do)
+    check_can_follow(given)
     if settings.threads:
         torch.set_num_threads(settings.threads)
 

@@ -83,7 +83,10 @@ class Trainings:
         return logits, {"auroc": told["auroc"], "loss": told["loss"], "epochs": run.record["cost"]["epochs"]}
 
     def with_precision(self, settings: TrainSettings) -> TrainSettings:
-        """Return `settings` with the arithmetic of all trainings chosen by measurement, once: trials differ in their settings alone."""
+        """Return `settings` with arithmetic and compiler of all trainings chosen once, by measurement: else trials would differ in more.
+
+        Where the arithmetic was named, compiling is each trial's own choice.
+        """
         if settings.precision != "auto":
             return settings
         path = self.folder / "precision.json"
@@ -91,8 +94,9 @@ class Trainings:
             if not path.exists():
                 parts = choose_parts(self.store, self.valid, settings)
                 job = Job(self.folder, settings, parts, *start(settings, parts), "", self.progress)
-                write_json(path, {"precision": plan_for(job).precision})
-        return dataclasses.replace(settings, precision=read_json(path)["precision"])
+                plan = plan_for(job)
+                write_json(path, {"precision": plan.precision, "compile": "yes" if plan.compile else "no"})
+        return dataclasses.replace(settings, **read_json(path))
 
     def write_best(self, number: int, settings: TrainSettings, folder: Path) -> None:
         """Copy the trial's run."""

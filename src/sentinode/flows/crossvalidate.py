@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sentinode.errors import UsageProblem, shown
+from sentinode.fit.pick import check_can_follow
 from sentinode.fit.probe import colour_histogram, load_floor
 from sentinode.fit.train import checked, train
 from sentinode.flows.evaluate import OUT_OF_FOLD
@@ -135,7 +136,7 @@ def crossvalidate(
     if isinstance(options.get("folds"), int):
         options["folds"] = str(options["folds"])
     settings = settings_from(CrossvalidateSettings, settings, options)
-    checked(settings)
+    check_can_follow(resolved(checked(settings)))
     check_resamples(settings.resamples)
     folder, progress, opened = Path(out), Progress(quiet), open_store(store)
     opened.need_tiles()

@@ -19,6 +19,7 @@ from filelock import FileLock
 from sentinode.errors import SentinodeError, UndefinedScore, UsageProblem, shown
 from sentinode.fit.grid import Grid, cells, check_comparable, read_grid
 from sentinode.fit.parts import Parts, choose_parts
+from sentinode.fit.pick import check_can_follow
 from sentinode.fit.sampler import (
     Sampled,
     Space,
@@ -98,6 +99,8 @@ def tune(
     progress, folder = Progress(quiet), Path(out)
     check_comparable(grid, own_valid=valid is not None)
     all_settings = [resolved(checked(dataclasses.replace(base, **cell))) for cell in cells(grid)]
+    for one in all_settings:
+        check_can_follow(one)
     backbones = {one.backbone for one in all_settings}
     if backbones == {"frozen"}:
         check_read(grid, base)

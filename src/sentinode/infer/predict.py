@@ -25,7 +25,7 @@ from sentinode.tiles.split import read_split
 from sentinode.tiles.store import Store
 
 CALIBRATION, FEWEST = 128, 32
-"""Tiles that calibrate 8-bit whole numbers, and as many that judge them; fewer are refused."""
+"""Most and fewest tiles that calibrate 8-bit whole numbers; as many others judge them."""
 LABEL_TROUBLE = {"no image for label", "label is not a class"}
 """Reasons of the quarantine that concern a table of labels, not an image to score."""
 
@@ -147,7 +147,8 @@ def arithmetic_of(
 ) -> tuple[str, dict[str, Any]]:
     """Return in what arithmetic a run computes, by its name and as `Run.logits` takes it; auto: the fastest form for the first tiles.
 
-    Few tiles are not worth measuring for: they are computed in plain fp32. Of several processes the first measures for all.
+    Few tiles are not worth measuring for: they are computed in plain fp32. Of several processes the first measures for all, but
+    each calibrates 8-bit whole numbers for itself, on the same tiles.
     """
     if settings.precision == "int8":
         engine = whole(run, store, settings.batch)

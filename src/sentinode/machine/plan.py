@@ -208,8 +208,9 @@ def choose_precision(plan: Plan, step_seconds: Callable[[Plan], float], rounds: 
 def choose_compile(plan: Plan, settings: TrainSettings, steps: int, step_seconds: Callable[[Plan], float]) -> Plan:
     """Return the plan with torch.compile as asked for, or on a GPU where it is measured to earn its warm-up.
 
-    `steps` are to come, unless `settings.minutes` says for how long. Compiling must make a step `GAIN` times faster, and save more
-    than it takes twice: batches come in two sizes, and are compiled for each.
+    `steps` are to come, unless `settings.minutes` says for how long; they are timed in one process, and take a share of that where
+    several divide them. Compiling must make a step `GAIN` times faster, and save more than it takes twice: batches come in two sizes,
+    and are compiled for each.
     """
 
     def chosen(compiled: bool, why: str) -> Plan:
@@ -219,8 +220,9 @@ def choose_compile(plan: Plan, settings: TrainSettings, steps: int, step_seconds
         return chosen(settings.compile == "yes", "asked for")
     if not plan.device.startswith("cuda"):
         return chosen(False, "on a CPU a compiled step was measured to be slower, after a minute of warm-up")
-    eager = plan.step_s or step_seconds(plan)
-    to_come = 60 * settings.minutes if settings.minutes else steps * eager
+    to_come = 60 * settings.minutes if settings.minutes else math.inf
+    eager = plan.step_s or (step_seconds(plan) if to_come >= LONG_S else 0.0)  # a short clock has no time for a look
+    to_come = to_come if settings.minutes else steps * eager / plan.processes
     if to_come < LONG_S:
         return chosen(False, f"not tried: {to_come / 60:.0f} minutes of steps are few for its warm-up")
     began = time.perf_counter()

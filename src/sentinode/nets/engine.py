@@ -143,7 +143,8 @@ def in_whole_numbers(module: nn.Module, calibration: Tensor, others: Tensor, bat
     Raises
     ------
     MachineProblem
-        Where the device is none of OpenVINO's, a package is missing, or the logits move too far.
+        Where the device is none of OpenVINO's, a package is missing, the network cannot be quantised, or the logits move too
+        far.
     """
     if calibration.device.type != "cpu":
         raise MachineProblem(
@@ -151,8 +152,10 @@ def in_whole_numbers(module: nn.Module, calibration: Tensor, others: Tensor, bat
         )
     module = placed(module.eval(), "cpu")
     call = compiled(quantised(module, calibration), batch, "f32")
-    wanted = eager(module, "fp32")(others)
-    moved = float((call(others) - wanted).square().mean().sqrt() / wanted.std(correction=0).clamp_min(1e-12))
+    plain = eager(module, "fp32")
+    # A batch at a time: the maps of all of them would take gigabytes where a network sees large tiles.
+    wanted, whole = (torch.cat([form(some) for some in torch.split(others, batch)]) for form in (plain, call))
+    moved = float((whole - wanted).square().mean().sqrt() / wanted.std(correction=0).clamp_min(1e-12))
     if not moved <= WHOLE_BOUND:
         found = f"{moved:.3f} on {len(others)} tiles"
         do = "this network does not stand it; use --precision auto"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sentinode.errors import MachineProblem, shown
+from sentinode.errors import MachineProblem, not_installed, shown
 from sentinode.nets.forward import Call
 
 CALIBRATION_BATCH = 32
@@ -24,7 +24,7 @@ HEAD = r".*__module\.(dense|head)[./].*"
 
 
 def package(name: str, called: str, extra: str) -> Any:
-    """Import one of OpenVINO's packages; MachineProblem where it is not installed.
+    """Import one of OpenVINO's packages; MachineProblem where it is not installed, or lacks what it needs itself.
 
     They tell their makers of each use as soon as they are imported, unless the package that does so is missing. It is, for as long
     as they look for it: tiles of patients lie on this machine, and nothing of ours speaks to the outside unasked.
@@ -36,6 +36,8 @@ def package(name: str, called: str, extra: str) -> Any:
     sys.modules[teller] = None  # type: ignore[assignment]
     try:
         return importlib.import_module(name)
+    except ImportError as error:
+        raise MachineProblem(called, not_installed(error), f"pip install 'sentinode[{extra}]'") from error
     finally:
         del sys.modules[teller]
         if before is not None:
@@ -108,7 +110,7 @@ def compiled(model: Any, batch: int, precision: str) -> Call:
 def quantised(module: nn.Module, tiles: Tensor) -> Any:
     """Return `module` as OpenVINO's model with weights and maps as 8-bit whole numbers; their ranges are those that `tiles` have.
 
-    `tiles`: network input [n, 3, p, p], channels-last. MachineProblem where NNCF, which does it, is not installed.
+    `tiles`: network input [n, 3, p, p], channels-last. MachineProblem where NNCF, which does it, is not installed or cannot.
     The head stays in floats: what stands before it are features whose ranges differ by orders of magnitude.
     Source: Jacob et al. 2018, arXiv:1712.05877; NNCF's post-training quantization, activations with a zero point.
     """
@@ -118,6 +120,11 @@ def quantised(module: nn.Module, tiles: Tensor) -> Any:
     rows = tiles.permute(0, 2, 3, 1).contiguous().numpy()
     head = nncf.IgnoredScope(patterns=[HEAD], validate=False)
     parts = nncf.Dataset([rows[first : first + CALIBRATION_BATCH] for first in range(0, len(rows), CALIBRATION_BATCH)])
+    # Its failures share no base class but Exception; OpenVINO's beneath it are RuntimeErrors.
+    failures: tuple[type[Exception], ...] = (RuntimeError, *(kind for name, kind in vars(nncf).items() if name.endswith("Error")))
     # Its progress bars cannot be turned off.
     with contextlib.redirect_stdout(io.StringIO()):
-        return nncf.quantize(model, parts, preset=nncf.QuantizationPreset.MIXED, subset_size=len(rows), ignored_scope=head)
+        try:
+            return nncf.quantize(model, parts, preset=nncf.QuantizationPreset.MIXED, subset_size=len(rows), ignored_scope=head)
+        except failures as problem:
+            raise MachineProblem("a network that NNCF quantises", shown(problem), "use --precision auto") from problem

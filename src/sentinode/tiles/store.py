@@ -103,7 +103,7 @@ class Store:
     def remarks(self) -> tuple[str, ...]:
         """Return what to beware of: a store that is one shard of several holds a stretch of the tiles, and not every slide."""
         share = self.record.get("shard")
-        if not isinstance(share, dict):
+        if not isinstance(share, dict) or share.get("of") == 1:
             return ()
         one = f"{shown(self.path.name)} holds shard {share.get('number')} of {share.get('of')} alone"
         return (f"{one}: 'sentinode pack' of all of them makes one store",)
