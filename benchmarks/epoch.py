@@ -73,6 +73,7 @@ def measure(options: argparse.Namespace) -> Record:
         variants=VARIANTS,
         raw=raw,
         figures={
+            "rate": figure(spread([m["n"] / m["seconds"] for m in raw["chosen"]]), " tiles/s", digits=0),
             "speedup": figure(ratio(raw, "chosen", "plain"), "x", bar=4),
             "speedup_fp32": figure(ratio(raw, "fp32", "plain"), "x", bar=2),
             "speedup_tutorial": figure(ratio(raw, "chosen", "tutorial"), "x"),

@@ -9,7 +9,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.clock import in_turn, ratio
+from benchmarks.clock import in_turn, ratio, spread
 from benchmarks.environments import PACKAGES, install, python_of
 from benchmarks.epoch import QUICK_STEPS
 from benchmarks.peers import BATCH
@@ -54,6 +54,7 @@ def measure(options: argparse.Namespace) -> Record:
         variants=VARIANTS,
         raw=raw,
         figures={
+            "keras_rate": figure(spread([m["n"] / m["seconds"] for m in raw["keras"]]), " tiles/s", digits=0),
             "speedup": figure(ratio(raw, "chosen", "keras"), "x", bar=4),
             "speedup_switches": figure(ratio(raw, "chosen", "keras-switches"), "x", bar=2),
             "speedup_study_order": figure(ratio(raw, "chosen", "study"), "x"),

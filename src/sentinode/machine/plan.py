@@ -174,7 +174,7 @@ def why_micro(settings: TrainSettings, micro: int, *, on_gpu: bool, ranks: Ranks
         return "asked for"
     if ranks.world > 1 and micro == -(-settings.batch // ranks.world):
         return "each process has one a step"
-    return "the whole batch fits a GPU" if on_gpu else "memory stays small at full speed"
+    return "a GPU takes the whole batch, and halves it where that does not fit" if on_gpu else "memory stays small at full speed"
 
 
 def why_threads(settings: TrainSettings, threads: int, ranks: Ranks) -> str:
