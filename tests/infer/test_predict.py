@@ -241,7 +241,7 @@ def test_scores_in_whole_numbers_do_not_depend_on_the_order_of_the_tiles(place: 
 def test_too_few_tiles_for_whole_numbers_are_told(place: Place, tmp_path: Path) -> None:
     few = store_of(tmp_path / "few.store", place.store.tiles[:63], place.store.rows["label"].to_numpy()[:63])
     with pytest.raises(
-        UsageProblem, match=r"expected at least 64 tiles to calibrate precision int8 .*; found 63 tiles; .*--precision"
+        UsageProblem, match=r"expected at least 64 different tiles to calibrate precision int8 .*; found 63 tiles; .*--precision"
     ):
         predict(place.runs[0], few.path, out=tmp_path / "s.csv", precision="int8", quiet=True)
 

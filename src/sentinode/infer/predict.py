@@ -167,13 +167,15 @@ def arithmetic_of(
 def whole(run: Run, store: Store, batch: int) -> Engine:
     """Return a run's form in 8-bit whole numbers, calibrated on some of the tiles.
 
-    Those are told by their digests, so that neither the order of the tiles nor the size of a batch changes a score.
+    Those are told by their digests, so that neither the order of the tiles nor the size of a batch changes a score; of equal tiles,
+    such as blank ones, one is taken.
     """
-    n = min(CALIBRATION, len(store) // 2)
+    _, different = np.unique(store.rows["digest"].astype(str).to_numpy(), return_index=True)
+    n = min(CALIBRATION, len(different) // 2)
     if n < FEWEST:
-        do = "int8 pays for many; leave --precision out"
-        raise UsageProblem(f"at least {2 * FEWEST} tiles to calibrate precision int8 and to judge it", f"{len(store)} tiles", do)
-    rows = np.argsort(store.rows["digest"].to_numpy(), kind="stable")[: 2 * n]
+        expected, do = "different tiles to calibrate precision int8 and to judge it", "int8 pays for many; leave --precision out"
+        raise UsageProblem(f"at least {2 * FEWEST} {expected}", f"{len(different)} tiles", do)
+    rows = different[: 2 * n]
     tiles = run.transform()(torch.from_numpy(store.tiles[rows]).to(run.device))
     return in_whole_numbers(run.model, tiles[:n], tiles[n:], batch)
 
