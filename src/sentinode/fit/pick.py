@@ -115,9 +115,7 @@ def pick(settings: TrainSettings, choices: frozenset[str], parts: Parts, began: 
         asked = dataclasses.replace(candidate, input_size=sizes[-1] or candidate.input_size)  # the least is measured the soonest
         network, facts = start(asked, parts)
         looked, cpu = time.perf_counter(), time.process_time()
-        plan, step_s = (
-            quick_plan(asked, parts, network, facts) if asked.backbone != "frozen" else (reduced_plan(asked, parts, facts), 0.0)
-        )
+        plan, step_s = quick_plan(asked, parts, network, facts)
         steps = LEAST_EPOCHS * min(WORTH_TILES, len(parts.train[1])) / asked.batch
         if candidate != tried[-1][0] and step_s * steps > 60 * (settings.minutes or 0):
             continue  # its steps alone take too long: nothing more is timed
@@ -176,10 +174,16 @@ def told(candidate: TrainSettings, parts: Parts, fit: Fit, size: tuple[int, bool
 
 
 def quick_plan(settings: TrainSettings, parts: Parts, network: nn.Module, facts: ModelFacts) -> tuple[Plan, float]:
-    """Return a plan by one look at each precision, and the seconds of a step under it."""
+    """Return a plan by one look at each precision, and the seconds of a step under it.
+
+    A head on frozen features takes no steps of the network: its plan is in reduced precision where that is open, so that a forward
+    pass is timed in that beside fp32, and 0 stands for the step.
+    """
     times: dict[str, float] = {}
     enough = PROBE_SHARE * 60 * (settings.minutes or math.inf)
     px = parts.train[0].px
+    frozen = settings.backbone == "frozen"
+    known = dataclasses.replace(settings, precision="bf16") if frozen and settings.precision == "auto" else settings
 
     def step(plan: Plan) -> float:
         if max(times.values(), default=0.0) > enough:
@@ -188,16 +192,9 @@ def quick_plan(settings: TrainSettings, parts: Parts, network: nn.Module, facts:
         return times[plan.precision]
 
     plan = make_plan(
-        settings, px=facts.preprocessing.input_px or px, resident_bytes=0, positive_share=parts.positive_share, step_seconds=step
+        known, px=facts.preprocessing.input_px or px, resident_bytes=0, positive_share=parts.positive_share, step_seconds=step
     )
-    return plan, plan.step_s or step(plan)
-
-
-def reduced_plan(settings: TrainSettings, parts: Parts, facts: ModelFacts) -> Plan:
-    """Return a plan without steps, in reduced precision where that is open: in it a forward pass is timed beside fp32."""
-    known = dataclasses.replace(settings, precision="bf16" if settings.precision == "auto" else settings.precision)
-    px = facts.preprocessing.input_px or parts.train[0].px
-    return make_plan(known, px=px, resident_bytes=0, positive_share=parts.positive_share, step_seconds=lambda _: 0.0)
+    return plan, 0.0 if frozen else plan.step_s or step(plan)
 
 
 def measured(

@@ -11,7 +11,7 @@ from sentinode.errors import MachineProblem, nearest, shown
 from sentinode.machine.plan import GAIN
 from sentinode.nets.forms import eager, forms
 from sentinode.nets.forward import Call, placed
-from sentinode.nets.openvino import compiled, quantised
+from sentinode.nets.openvino import quantised, runner
 
 ROUNDS = 3
 """How often the forms are timed in turn."""
@@ -151,7 +151,7 @@ def in_whole_numbers(module: nn.Module, calibration: Tensor, others: Tensor, bat
             "a CPU for precision int8", shown(str(calibration.device)), "add --device cpu, or leave --precision out"
         )
     module = placed(module.eval(), "cpu")
-    call = compiled(quantised(module, calibration), batch, "f32")
+    call = runner(quantised(module, calibration), batch, "f32")
     plain = eager(module, "fp32")
     # A batch at a time: the maps of all of them would take gigabytes where a network sees large tiles.
     wanted, whole = (torch.cat([form(some) for some in torch.split(others, batch)]) for form in (plain, call))

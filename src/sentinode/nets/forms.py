@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sentinode.nets.forward import Call, arithmetic, placed
-from sentinode.nets.openvino import compiled, converted, filled
+from sentinode.nets.openvino import converted, filled, runner
 
 
 def forms(module: nn.Module, example: Tensor) -> dict[str, Callable[[], Call]]:
@@ -36,8 +36,8 @@ def forms(module: nn.Module, example: Tensor) -> dict[str, Callable[[], Call]]:
         "eager fp32": lambda: eager(module, "fp32"),
         "eager bf16": lambda: eager(module, "bf16"),
         # Those that win most often come first: few tiles are not worth trying them all.
-        "openvino bf16": lambda: compiled(once_converted(), len(example), "bf16"),
-        "openvino fp32": lambda: compiled(once_converted(), len(example), "f32"),
+        "openvino bf16": lambda: runner(once_converted(), len(example), "bf16"),
+        "openvino fp32": lambda: runner(once_converted(), len(example), "f32"),
         "folded fp32": lambda: eager(once_folded(), "fp32"),
         "folded bf16": lambda: halved(once_folded()),
         "frozen fp32": lambda: frozen(once_folded(), example),

@@ -75,7 +75,7 @@ def converted(module: nn.Module, example: Tensor) -> Any:
     return steps.build()
 
 
-def compiled(model: Any, batch: int, precision: str) -> Call:
+def runner(model: Any, batch: int, precision: str) -> Call:
     """Return OpenVINO's compiled `model`: one stream a thread, and a batch is divided among them.
 
     A thread with tiles of its own waits for no other; shapes are fixed, which is never slower than free ones.
