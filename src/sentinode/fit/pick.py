@@ -164,7 +164,7 @@ def told(candidate: TrainSettings, parts: Parts, fit: Fit, size: tuple[int, bool
         "sample": f"{fit.train:,} of {n_train:,} tiles ({rate:,.0f} tiles/s were measured)",
         "epochs": f"{passes}, then the record ({end:.1f} s are kept for it)",
     }
-    if not frozen:
+    if "precision" in plan.reasons and not frozen:
         reasons["precision"] = plan.reasons["precision"]
     if fit.choose < n_choose:
         reasons["choosers"] = f"{fit.choose:,} of {n_choose:,} tiles (scoring all would take too much of the time)"
