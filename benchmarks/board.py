@@ -49,7 +49,7 @@ class Row:
 
 
 ROWS = (
-    Row("pack", "speedup", "pack TIFFs", "Pillow and np.save", "share_of_bytes", "of reading and writing bytes alone"),
+    Row("pack", "speedup", "pack TIFFs", "Pillow and np.save"),
     Row("feed", "speedup", "feed tiles", "torchvision, DataLoader", "share_of_copy", "of gathering rows alone"),
     Row("epoch", "speedup", "CNN epoch, plan's choice", "DataLoader, plain loop, fp32", "share_of_peak"),
     Row("epoch", "speedup_fp32", "CNN epoch, fp32", "DataLoader, plain loop, fp32", "share_of_peak_fp32"),
