@@ -30,8 +30,6 @@ TILES, FEW = 1024, 64
 """Random tiles: of the folder that is timed; of those that judge."""
 ONE_EPOCH = 1.0
 """Up to so many minutes a peer plans one epoch, and its rate is not measured first."""
-
-
 SWITCHES = "bf16, channels-last, our allocator"
 """What a peer has with every switch set."""
 

@@ -4,18 +4,16 @@ Inside the clock is the whole function in a process that has imported everything
 every tile and the whole, reads labels and writes the table of rows; the peer writes the array alone.
 """
 
-import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.clock import Measured, in_turn, ratio
 from benchmarks.peers import pillow_pack
-from benchmarks.records import Record, conditions, figure, share
+from benchmarks.records import Record, conditions, figure
 from benchmarks.suite import finish, parser, turns
 
 
@@ -23,15 +21,6 @@ def same_pixels(store: Path, saved: Path) -> bool:
     """Return whether both hold the same tiles, whatever their order."""
     ours, theirs = np.load(store / "tiles.npy", mmap_mode="r"), np.load(saved, mmap_mode="r")
     return ours.shape == theirs.shape and sorted(t.tobytes() for t in ours) == sorted(t.tobytes() for t in theirs)
-
-
-def bytes_alone(folder: Path, out: Path) -> int:
-    """Read every training file with a thread a core and write what was read as one file, nothing looked at; return how many."""
-    paths = sorted((folder / "train").glob("*.tif"))
-    with ThreadPoolExecutor(os.cpu_count()) as pool, out.open("wb") as file:
-        for found in pool.map(Path.read_bytes, paths):
-            file.write(found)
-    return len(paths)
 
 
 def main() -> None:
@@ -55,12 +44,7 @@ def main() -> None:
             n = pillow_pack(kaggle, folder / "peer.npy")
             return {"seconds": time.perf_counter() - start, "n": n}
 
-        def bytes_only() -> Measured:
-            start = time.perf_counter()
-            n = bytes_alone(kaggle, folder / "bytes")
-            return {"seconds": time.perf_counter() - start, "n": n}
-
-        variants = {"sentinode": ours, "pillow": peer, "bytes": bytes_only}
+        variants = {"sentinode": ours, "pillow": peer}
         for run in variants.values():
             run()
         if not same_pixels(folder / "1.store", folder / "peer.npy"):
@@ -72,12 +56,10 @@ def main() -> None:
         variants={
             "sentinode": "sentinode pack",
             "pillow": "Pillow open + numpy array in a loop, np.stack, np.save",
-            "bytes": "files read with a thread a core and written as one, nothing looked at (no bound: ours reads in place)",
         },
         raw=raw,
         figures={
             "speedup": figure(ratio(raw, "sentinode", "pillow"), "x", bar=8),
-            "share_of_bytes": share(raw, "sentinode", "bytes"),
         },
         conditions=started | {"n": raw["pillow"][0]["n"]},
         notes=["Both gave the same pixels, compared tile by tile."],

@@ -127,10 +127,7 @@ def main() -> None:
     if chosen.worker:
         child(chosen.worker, chosen.scratch, chosen.cores)
         return
-    record = measure(chosen)
-    folder = finish(record, chosen)
-    if folder is not None:
-        draw(record, folder)
+    finish(measure(chosen), chosen, draw)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What every suite shares on its command line, and how it ends: tables on the screen, a record on disk."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.records import RECORDS, Record, page, write_record
@@ -29,12 +30,13 @@ def clock_of(doc: str) -> str:
     return " ".join(doc.split("\n\n")[1].split()).removeprefix("Inside the clock is ")
 
 
-def finish(record: Record, options: argparse.Namespace) -> Path | None:
-    """Print the record's page; keep the record, but that of a quick run only in a folder of its own; return where it is kept."""
+def finish(record: Record, options: argparse.Namespace, draw: Callable[[Record, Path], object] | None = None) -> None:
+    """Print the record's page; keep the record, but that of a quick run only in a folder of its own, with what `draw` draws beside."""
     print("\n" + page(record))
     if options.quick and options.records == RECORDS:
         print("a quick run: no record is written")
-        return None
+        return
     folder = write_record(record, options.records)
+    if draw is not None:
+        draw(record, folder)
     print(f"record: {folder}")
-    return folder

@@ -111,7 +111,7 @@ class TrainSettings:
     jpeg: float = option(0.0, "Share of the tiles that are recompressed as JPEG, quality 50 to 95.")
     dropout: float = option(0.3, "Dropout before the dense head.")
     ema: float = option(0.995, "Decay of the running mean of the weights that is judged and kept; 0 keeps the last weights.")
-    seed: int = option(0, "Same seed, same machine: the same model.")
+    seed: int = option(0, "Same seed, machine and precision: the same model.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
         "auto", "Arithmetic; auto measures whether less than fp32 pays. tf32: of NVIDIA GPUs since Ampere."

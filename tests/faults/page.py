@@ -9,8 +9,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 HEAD = """# Faults: what each job does when the machine fails it
 
 Each cell is a test (`tests/faults`): the fault happens, and the job ends with the bytes of an undisturbed run, or with an error in three
-parts and nothing lost. "Same" means the same bytes in every file the job leaves, and no file more. Processes are really killed; what the
-system refuses is refused by the call that writes or reads; files are cut at 60 % of their length, or a bit there is flipped.
+parts and nothing lost. "Same" means the same bytes in every file the job leaves, and no file more. Processes are really killed; a
+full disk and a failing one are errors raised where our code writes or reads (really full ones: `tests/test_run.py`,
+`tests/fit/test_train_faults.py`); files are cut at 60 % of their length, or a bit there is flipped.
 This page is written from the tests by `python -m tests.faults.page`.
 
 """

@@ -60,9 +60,9 @@ def arithmetic(device: torch.device | str, precision: str) -> Iterator[None]:
 
 
 def sent(values: Tensor, device: torch.device | str) -> Tensor:
-    """Return a CPU's `values` on `device`; to a GPU they are copied while the host goes on."""
-    on_gpu = torch.device(device).type == "cuda"
-    return values.pin_memory().to(device, non_blocking=True) if on_gpu else values.to(device)
+    """Return `values` on `device`; from a CPU to a GPU they are copied while the host goes on."""
+    leaves = values.device.type == "cpu" and torch.device(device).type == "cuda"
+    return values.pin_memory().to(device, non_blocking=True) if leaves else values.to(device)
 
 
 @torch.inference_mode()
@@ -103,7 +103,7 @@ def logits(
         """Return the logits of a batch, `at_once` tiles at a time."""
         made = []
         for some in torch.split(part, at_once):
-            there = sent(some, device) if some.device.type == "cpu" else some.to(device)
+            there = sent(some, device)
             passes = [model(transform(view(there, number))).float() for number in VIEWS[views]]
             made.append(torch.stack(passes).mean(0))
         return torch.cat(made)
