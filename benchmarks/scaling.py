@@ -107,7 +107,7 @@ def draw(record: Record, out: Path) -> None:
                 rates = [record.figures[f"{job}_{n}_{count}"].value for n in sizes]
                 axes.plot(sizes, rates, mark + "-", color=colour, ms=4, label=f"{count} core{'s' * (count > 1)}")
             axes.set_xscale("log")
-            axes.set_xticks(sizes, [f"{n / 1000:g}k" for n in sizes])
+            axes.set_xticks(sizes, [f"{n / 1000:g}k" for n in sizes], rotation=45)
             axes.minorticks_off()
             axes.set_ylim(bottom=0)
             axes.set_title(job)

@@ -119,6 +119,9 @@ class TrainSettings:
     compile: Literal["auto", "yes", "no"] = option(
         "auto", "Compile the network with torch.compile; auto: on a GPU, where the run is long enough and measuring shows a gain."
     )
+    memory_format: Literal["auto", "channels_last", "contiguous"] = option(
+        "auto", "Order of a network's weights and maps in memory; auto: channels last, in which tiles arrive."
+    )
     micro_batch: int = option(0, "Tiles a forward pass; 0: 32 on a CPU, all on a GPU. The optimiser's batch stays the same.")
     threads: int = option(0, "Threads of the arithmetic; 0: one a usable core.")
     resident: Literal["auto", "yes", "no"] = option("auto", "Keep all tiles in memory, or gather them from disk.")
@@ -201,9 +204,10 @@ def resolved(settings: TrainSettings) -> TrainSettings:
     if backbone == "frozen" and settings.precision not in {"auto", "fp32"}:
         do = "auto takes the fastest that agrees with fp32; leave --precision out"
         raise UsageProblem("precision auto or fp32 for a frozen backbone", settings.precision, do)
-    if backbone == "frozen" and settings.compile == "yes":
-        do = "leave --compile out: the fastest form of the network is measured as it is"
-        raise UsageProblem("no --compile for a frozen backbone, which takes no steps", "--compile yes", do)
+    if backbone == "frozen" and (settings.compile == "yes" or settings.memory_format != "auto"):
+        name, value = ("compile", "yes") if settings.compile == "yes" else ("memory-format", settings.memory_format)
+        do = f"leave --{name} out: the fastest form of the network is measured as it is"
+        raise UsageProblem(f"no --{name} for a frozen backbone, which takes no steps", f"--{name} {value}", do)
     by_recipe = {name: value for name, value in RECIPES.get(model, RECIPES[backbone]).items() if not getattr(settings, name)}
     return dataclasses.replace(settings, model=model, backbone=backbone, sample=sample_of(settings), **by_recipe)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sentinode.errors import MachineProblem, StoreProblem, UsageProblem
 from sentinode.fit import loop
@@ -79,15 +80,37 @@ def test_a_compiler_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pyt
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("order", "wanted"), [("channels_last", torch.channels_last), ("contiguous", torch.contiguous_format)])
+def test_weights_and_tiles_lie_in_the_order_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str, wanted: torch.memory_format
+) -> None:
+    true, seen = loop.take_step, list[torch.Tensor]()
+
+    def take_step(state: loop.Progressing, *args: Any) -> None:
+        weights = max((p for p in state.model.parameters() if p.ndim == 4), key=torch.numel)
+        watch = state.model.register_forward_pre_hook(lambda _, given: seen.extend([given[0], weights.detach()]))
+        true(state, *args)
+        watch.remove()
+
+    plain = train(tissue_store(), out=tmp_path / "plain", precision="fp32", **FAST)
+    monkeypatch.setattr("sentinode.fit.loop.take_step", take_step)
+    run = train(tissue_store(), out=tmp_path / "run", precision="fp32", memory_format=order, **FAST)
+    assert seen
+    assert all(values.is_contiguous(memory_format=wanted) for values in seen)
+    assert run.record["plan"]["memory_format"] == order
+    for name, values in plain.model.state_dict().items():
+        assert torch.allclose(run.model.state_dict()[name], values, rtol=1e-3, atol=1e-4), name
+
+
 def test_tf32_without_a_gpu_is_told_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(MachineProblem, match=r"expected a GPU that has TF32.*found a CPU; leave --precision out"):
         train(tissue_store(), out=tmp_path / "run", precision="tf32", device="cpu", **FAST)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("wish", [{"precision": "tf32"}, {"compile": "yes"}])
+@pytest.mark.parametrize("wish", [{"precision": "tf32"}, {"compile": "yes"}, {"memory_format": "contiguous"}])
 def test_a_frozen_backbone_takes_no_such_wish(wish: dict[str, Any]) -> None:
-    with pytest.raises(UsageProblem, match=rf"frozen backbone.*leave --{next(iter(wish))} out"):
+    with pytest.raises(UsageProblem, match=rf"frozen backbone.*leave --{next(iter(wish)).replace('_', '-')} out"):
         resolved(TrainSettings(backbone="frozen", **wish))
 
 

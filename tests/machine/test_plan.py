@@ -35,7 +35,15 @@ def test_reduced_precision_is_chosen_only_where_it_clearly_pays(bf16: float, cho
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("precision", "fp32"), ("micro_batch", 5), ("threads", 1), ("resident", "no"), ("resident", "yes")]
+    ("option", "value"),
+    [
+        ("precision", "fp32"),
+        ("memory_format", "contiguous"),
+        ("micro_batch", 5),
+        ("threads", 1),
+        ("resident", "no"),
+        ("resident", "yes"),
+    ],
 )
 def test_what_is_asked_for_is_done_and_said(option: str, value: Any) -> None:
     plan = plan_of(**{option: value})

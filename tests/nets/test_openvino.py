@@ -13,7 +13,9 @@ from sentinode.errors import MachineProblem
 from sentinode.nets import engine, openvino
 from sentinode.nets.engine import in_whole_numbers
 from sentinode.nets.forms import eager
+from sentinode.nets.forward import logits
 from sentinode.nets.simple_cnn import SimpleCNN
+from sentinode.nets.transform import Preprocessing, Transform
 
 
 def tissue(n: int, seed: int) -> Tensor:
@@ -51,6 +53,36 @@ def test_convolutions_are_in_whole_numbers_and_the_head_is_not() -> None:
     operations = openvino.quantised(network(), tissue(32, seed=0)).get_ordered_ops()
     found = {kind: [type_of_weights(op) for op in operations if op.get_type_name() == kind] for kind in ("Convolution", "MatMul")}
     assert found == {"Convolution": ["i8"] * 3, "MatMul": ["f32"] * 2}
+
+
+def test_torch_leaves_the_cores_to_a_form_with_threads_of_its_own() -> None:
+    """And has its own again afterwards, also where the form fails."""
+    seen, threads = list[int](), torch.get_num_threads()
+
+    class Own(nn.Module):
+        def __init__(self, *, own: bool) -> None:
+            super().__init__()
+            self.own_threads = own
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch.get_num_threads())
+            return x.mean((1, 2, 3))
+
+    def failing(x: Tensor) -> Tensor:
+        raise RuntimeError("no")
+
+    failing.own_threads = True  # type: ignore[attr-defined]
+    tiles, transform = [torch.zeros(2, 8, 8, 3, dtype=torch.uint8)], Transform(Preprocessing((0.5,) * 3, (0.5,) * 3), 8)
+    torch.set_num_threads(2)
+    try:
+        for own in (True, False):
+            logits(Own(own=own), tiles, transform)
+        with pytest.raises(RuntimeError, match="no"):
+            logits(failing, tiles, transform)
+        assert (seen, torch.get_num_threads()) == ([1, 2], 2)
+    finally:
+        torch.set_num_threads(threads)
+    assert openvino.runner(openvino.converted(network(), tissue(2, seed=0)), 2, "f32").own_threads
 
 
 def test_logits_that_move_too_far_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

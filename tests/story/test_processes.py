@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 import sentinode
 from sentinode.fit import features
+from sentinode.nets import engine
 from sentinode.run import read_json
 from sentinode.tiles.pack import pack
 from sentinode.tiles.synth import synthesise, write_kaggle_folder
@@ -82,6 +83,7 @@ import sys
 import numpy as np
 import sentinode
 from sentinode.fit import features
+from sentinode.nets import engine
 from sentinode.nets.engine import named
 features.fastest = lambda module, example, **_: named("eager fp32", module, example)
 features.BATCH_PIXELS, features.BLOCK_BATCHES = 8 * 32 * 32, 2
@@ -92,6 +94,9 @@ sentinode.train(store, out=out + "/frozen", backbone="frozen", features=out + "/
 sentinode.train(store, out=out + "/tuned", backbone="finetune", features=out + "/features", **options)
 scores = sentinode.predict(one, store, out=out + "/scores.csv", batch=16, views=4, quiet=True)
 np.save(out + "/logits", scores.table["logit"].to_numpy())
+engine.WHOLE_BOUND = float("inf")  # a network of 36 steps is not judged
+whole = sentinode.predict(one, store, out=out + "/whole.csv", batch=16, precision="int8", quiet=True)
+np.save(out + "/whole", whole.table["logit"].to_numpy())
 """
 
 
@@ -194,6 +199,7 @@ def test_features_fine_tuning_and_prediction_equal_those_of_one_process(
 ) -> None:
     for name in ("fastest", "BATCH_PIXELS", "BLOCK_BATCHES"):  # which the script changes
         monkeypatch.setattr(features, name, getattr(features, name))
+    monkeypatch.setattr(engine, "WHOLE_BOUND", engine.WHOLE_BOUND)
     monkeypatch.setattr(sys, "argv", ["script.py", str(work.folder / "t.store"), str(work.folder / "one"), str(tmp_path)])
     (tmp_path / "script.py").write_text(SEVERAL, "utf-8")
     runpy.run_path(str(tmp_path / "script.py"))
@@ -203,6 +209,7 @@ def test_features_fine_tuning_and_prediction_equal_those_of_one_process(
     assert kept[0]
     assert_alike(one / "frozen", two / "frozen", 1e-6)
     assert_alike(one / "tuned", two / "tuned", TOLERANCE)
-    np.testing.assert_allclose(np.load(one / "logits.npy"), np.load(two / "logits.npy"), atol=1e-5)
+    for name in ("logits.npy", "whole.npy"):
+        np.testing.assert_allclose(np.load(one / name), np.load(two / name), atol=1e-5, err_msg=name)
     scores = [pd.read_csv(where / "scores.csv", comment="#") for where in (one, two)]
     assert list(scores[0]["id"]) == list(scores[1]["id"])

@@ -30,7 +30,7 @@ from sentinode.fit.grown import Grown
 from sentinode.fit.table import Rows, Table
 from sentinode.machine.ranks import ALONE, Ranks
 from sentinode.nets.engine import FAILURES, Engine, fastest, named
-from sentinode.nets.forward import VIEWS, sent, view
+from sentinode.nets.forward import VIEWS, leaving_cores, sent, view
 from sentinode.nets.room import fewer, with_room
 from sentinode.nets.transform import Preprocessing, Transform
 from sentinode.progress import Progress
@@ -366,9 +366,10 @@ def block(
     values = np.empty((last - first, len(views), d), np.float32)
     for start in range(first, last, at_once):
         tiles, k = source.tiles(start, start + at_once), min(at_once, last - start)
-        for at, number in enumerate(views):
-            made = engine.call(transform(view(tiles, number)))[:k]
-            values[start - first : start - first + k, at] = made.cpu().numpy()
+        with leaving_cores(engine.call):
+            for at, number in enumerate(views):
+                made = engine.call(transform(view(tiles, number)))[:k]
+                values[start - first : start - first + k, at] = made.cpu().numpy()
     bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
     if len(bad):
         row = int(source.rows[first + bad[0]])

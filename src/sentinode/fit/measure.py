@@ -16,7 +16,7 @@ from sentinode.nets.backbone import Classifier
 from sentinode.nets.compiled import compiled
 from sentinode.nets.forward import placed
 from sentinode.nets.trainable import trainable
-from sentinode.nets.transform import Preprocessing, Transform
+from sentinode.nets.transform import ORDERS, Preprocessing, Transform
 from sentinode.settings import TrainSettings
 
 GREY = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -33,6 +33,7 @@ def new_state(model: nn.Module, settings: TrainSettings, plan: Plan) -> Progress
     if isinstance(model, Classifier) and not on_gpu:
         px = model.pooled.px
         model = placed(trainable(model.train(), torch.zeros(2, 3, px, px)), plan.device)
+    model = model.to(memory_format=ORDERS[plan.memory_format])  # type: ignore[call-overload]
     model = compiled(model) if plan.compile else model
     groups = parameter_groups(model.train(), settings)
     optimizer: torch.optim.Optimizer
@@ -73,6 +74,7 @@ def step_seconds(
     Where steps have taken `enough` seconds together, no further one is taken.
     """
     px, transform = transform.px, copy.deepcopy(transform).to(plan.device)
+    transform.memory_format = plan.memory_format
     state = new_state(copy.deepcopy(model).to(plan.device), settings, plan)
     noise = torch.Generator().manual_seed(0)
     tiles = torch.randint(0, 256, (settings.batch, px, px, 3), dtype=torch.uint8, generator=noise).to(plan.device)

@@ -226,7 +226,7 @@ def end_rates(
     store, rows = parts.valid
     some = rows[np.linspace(0, len(rows) - 1, min(TRIAL_TILES, len(rows))).astype(np.int64)]
     tiles = torch.from_numpy(np.array(store.tiles[some])).to(plan.device)
-    transform = Transform(facts.preprocessing, store.px).to(plan.device)
+    transform = Transform(facts.preprocessing, store.px, plan.memory_format).to(plan.device)
     network = placed(copy.deepcopy(network), plan.device)
     plan = dataclasses.replace(plan, compile=False)  # a compiler's warm-up is no part of a validation
     # Nothing of a frozen network is trained: an optimiser's moments of it might not fit into memory.

@@ -52,7 +52,7 @@ SPACES: dict[str, Space] = {
     },
 }
 """What is searched for each way of training: around its recipe, a factor of ten each way for rates."""
-LOCAL = ("device", "threads", "features", "resident", "compile", "checkpoint_s")
+LOCAL = ("device", "threads", "features", "resident", "compile", "memory_format", "checkpoint_s")
 """Settings that may differ between machines that work on one study."""
 
 

@@ -180,7 +180,7 @@ def train_network(job: Job, planned: dict[str, Any] | None) -> Run | None:
         kept |= {"picked": dataclasses.asdict(job.picked)} if job.picked.changes else {}
         write_json(folder / "unfinished.json", kept)
         keep_floor_sample(folder / "floor.npz", *parts.train)
-    transform = Transform(job.facts.preprocessing, parts.train[0].px).to(plan.device)
+    transform = Transform(job.facts.preprocessing, parts.train[0].px, plan.memory_format).to(plan.device)
     state = begun_state(job, plan)
     if settings.minutes:
         end, state.validation_s = ranks.decided(lambda: ahead(job, plan))

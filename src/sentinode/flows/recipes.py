@@ -9,7 +9,7 @@ from sentinode.errors import RunProblem, shown
 from sentinode.run import read_json
 from sentinode.tiles.holdout import kind_of
 
-FREE = ("seed", "fold", "features", "threads", "device", "resident", "compile", "checkpoint_s")
+FREE = ("seed", "fold", "features", "threads", "device", "resident", "compile", "memory_format", "checkpoint_s")
 """Settings in which runs of one recipe may differ: the luck of training, and where and how fast it ran."""
 
 

@@ -17,7 +17,7 @@ from sentinode.errors import RunProblem, UsageProblem, nearest, shown
 from sentinode.infer.ensemble import members_of
 from sentinode.infer.graph import Portable, graph_problems, need_onnx, write_onnx, write_torchscript
 from sentinode.infer.parity import Parity, largest_difference, parity_tiles
-from sentinode.machine.memory import memory_problems, set_allocator
+from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.nets.forward import VIEWS
 from sentinode.nets.trained import Run, load, weights_digest
 from sentinode.progress import Progress
@@ -62,6 +62,7 @@ class Export:
 
 
 @memory_problems("use fewer --views, or free some memory")
+@refusing()
 def export(
     *runs: str | Path,
     to: Format,

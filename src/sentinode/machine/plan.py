@@ -141,6 +141,7 @@ def make_plan(
         precision=settings.precision,
         micro_batch=micro,
         accumulation=parts,
+        memory_format="channels_last" if settings.memory_format == "auto" else settings.memory_format,
         threads=threads,
         resident=resident,
         positive_share=positive_share,
@@ -150,7 +151,9 @@ def make_plan(
             "precision": "asked for",
             "micro_batch": why_micro(settings, micro, on_gpu=on_gpu, ranks=ranks),
             "accumulation": f"so many make the optimiser's batch of {settings.batch}",
-            "memory_format": "the order in which tiles arrive, and the faster one for convolutions",
+            "memory_format": "asked for"
+            if settings.memory_format != "auto"
+            else "the order in which tiles arrive, and the faster one for convolutions",
             "compile": "not tried",
             "threads": why_threads(settings, threads, ranks),
             **(

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from sentinode.errors import MachineProblem, not_installed, shown
-from sentinode.nets.forward import Call
 
 CALIBRATION_BATCH = 32
 """Tiles that go through a network at once while its ranges are taken."""
@@ -56,6 +55,7 @@ def converted(module: nn.Module, example: Tensor) -> Any:
     """Return `module` as OpenVINO's model that takes channels last; MachineProblem where it is not installed or cannot."""
     openvino = package("openvino", "OpenVINO", "openvino")
     from openvino import frontend
+    from openvino.frontend.pytorch import ts_decoder
     from openvino.preprocess import PrePostProcessor
 
     # OpenVINO's own failures share no base class but Exception.
@@ -63,7 +63,10 @@ def converted(module: nn.Module, example: Tensor) -> Any:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
-            model = openvino.convert_model(module, example_input=example[:2].contiguous())
+            # Followed once, not twice for comparison: that its results agree is looked at afterwards.
+            example = example[:2].contiguous()
+            decoder = ts_decoder.TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
+            model = openvino.convert_model(decoder, example_input=example)
         except failures as problem:
             raise MachineProblem(
                 "a network that OpenVINO takes", shown(str(problem).partition("Summary:\n")[2] or problem), "use another form"
@@ -75,36 +78,40 @@ def converted(module: nn.Module, example: Tensor) -> Any:
     return steps.build()
 
 
-def runner(model: Any, batch: int, precision: str) -> Call:
-    """Return OpenVINO's compiled `model`: one stream a thread, and a batch is divided among them.
+class Streams:
+    """OpenVINO's compiled network, a stream a thread: a batch is divided among them, and none waits for another."""
 
-    A thread with tiles of its own waits for no other; shapes are fixed, which is never slower than free ones.
-    """
-    openvino = package("openvino", "OpenVINO", "openvino")
-    threads = torch.get_num_threads()
-    share = -(-batch // threads)
-    fixed = model.clone()
-    fixed.reshape([share, *[dimension.get_length() for dimension in list(model.input(0).partial_shape)[1:]]])
-    how = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
-    ready = openvino.Core().compile_model(fixed, "CPU", how)
-    queue = openvino.AsyncInferQueue(ready, threads)
-    shape = tuple(ready.output(0).shape)[1:]
+    own_threads = True
 
-    def keep(request: Any, place: tuple[Any, int]) -> None:
+    def __init__(self, ready: Any, threads: int) -> None:
+        self.queue = package("openvino", "OpenVINO", "openvino").AsyncInferQueue(ready, threads)
+        self.queue.set_callback(self.keep)
+        self.share = ready.input(0).shape[0]
+        self.shape = tuple(ready.output(0).shape)[1:]
+
+    def keep(self, request: Any, place: tuple[Any, int]) -> None:
+        """Put what a stream has computed into its place in the results."""
         results, first = place
-        results[first : first + share] = request.get_output_tensor(0).data
+        results[first : first + self.share] = request.get_output_tensor(0).data
 
-    queue.set_callback(keep)
-
-    def call(x: Tensor) -> Tensor:
-        tiles = filled(x, share).permute(0, 2, 3, 1).contiguous().numpy()
-        results = np.empty((len(tiles), *shape), np.float32)
-        for first in range(0, len(tiles), share):
-            queue.start_async([tiles[first : first + share]], (results, first), share_inputs=True)
-        queue.wait_all()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return float32 [k, d] or [k] of normalised float32 [k, 3, p, p]."""
+        tiles = filled(x, self.share).permute(0, 2, 3, 1).contiguous().numpy()
+        results = np.empty((len(tiles), *self.shape), np.float32)
+        for first in range(0, len(tiles), self.share):
+            self.queue.start_async([tiles[first : first + self.share]], (results, first), share_inputs=True)
+        self.queue.wait_all()
         return torch.from_numpy(results[: len(x)])
 
-    return call
+
+def runner(model: Any, batch: int, precision: str) -> Streams:
+    """Return OpenVINO's compiled `model`; shapes are fixed, for a share of `batch` each, which is never slower than free ones."""
+    openvino = package("openvino", "OpenVINO", "openvino")
+    threads = torch.get_num_threads()
+    fixed = model.clone()
+    fixed.reshape([-(-batch // threads), *[dimension.get_length() for dimension in list(model.input(0).partial_shape)[1:]]])
+    how = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
+    return Streams(openvino.Core().compile_model(fixed, "CPU", how), threads)
 
 
 def quantised(module: nn.Module, tiles: Tensor) -> Any:

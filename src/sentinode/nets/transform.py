@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+ORDERS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+"""Orders of maps and weights in memory, by torch's names."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -34,9 +37,9 @@ class Transform(nn.Module):
     antialiased filter, values kept within 0 to 255 and rounded.
     """
 
-    def __init__(self, preprocessing: Preprocessing, px: int) -> None:
+    def __init__(self, preprocessing: Preprocessing, px: int, memory_format: str = "channels_last") -> None:
         super().__init__()
-        self.preprocessing, self.px = preprocessing, px
+        self.preprocessing, self.px, self.memory_format = preprocessing, px, memory_format
         self.input_px = preprocessing.input_px or px
         self.register_buffer("mean", torch.tensor(preprocessing.mean), persistent=False)
         self.register_buffer("std", torch.tensor(preprocessing.std), persistent=False)
@@ -50,7 +53,7 @@ class Transform(nn.Module):
         return functional.interpolate(images, size, mode=self.preprocessing.interpolation, antialias=True)
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """Return float32 [n, 3, p, p], channels-last, p = `input_px`, of tiles [n, px, px, 3] with values 0 to 255."""
+        """Return float32 [n, 3, p, p], p = `input_px`, in the order of `memory_format`, of tiles [n, px, px, 3] with values 0 to 255."""
         if self.input_px != self.px:
             images = tiles.permute(0, 3, 1, 2)
             if images.dtype == torch.uint8 and images.device.type == "cpu":
@@ -68,8 +71,9 @@ class Transform(nn.Module):
         return self.ordered(images)
 
     def ordered(self, images: Tensor) -> Tensor:
-        """Return images [n, 3, h, w] (red, green, blue) in the network's order of channels."""
-        return images if self.preprocessing.channels == "rgb" else images.flip(1).contiguous(memory_format=torch.channels_last)
+        """Return images [n, 3, h, w] (red, green, blue) in the network's order of channels, and in its order in memory."""
+        images = images if self.preprocessing.channels == "rgb" else images.flip(1)
+        return images.contiguous(memory_format=ORDERS[self.memory_format])
 
 
 def normalise(tiles: Tensor, mean: Tensor, std: Tensor) -> Tensor:
