@@ -73,11 +73,6 @@ def by(trainings: list[Measured], minutes: float) -> float | None:
     return max((auroc for one in trainings for seconds, auroc in one["curve"] if seconds <= limit), default=None)
 
 
-def told(values: list[float], unit: str, digits: int) -> Figure:
-    """Return a figure of one value, or of several with their range."""
-    return figure(spread(values) if len(values) > 1 else values[0], unit, digits=digits)
-
-
 def reached_after(trainings: list[Measured]) -> float | None:
     """Return the seconds after which one of these trainings was first seen at the goal; None where none was."""
     return min((seconds for one in trainings for seconds, auroc in one["curve"] if auroc >= GOAL), default=None)
@@ -133,23 +128,23 @@ def figures_of(raw: dict[str, list[list[Measured]]], deadlines: list[float]) -> 
     peers = [variant for variant in raw if not variant.startswith("ours")]
     for minutes in deadlines:
         mine = f"ours_{minutes:g}"
-        figures[f"ours_at_{minutes:g}"] = told([turn[0]["curve"][0][1] for turn in raw[mine]], "", 4)
-        taken = told([turn[0]["seconds"] for turn in raw[mine]], " s", 1)
+        figures[f"ours_at_{minutes:g}"] = figure(spread([turn[0]["curve"][0][1] for turn in raw[mine]]), "", digits=4)
+        taken = figure(spread([turn[0]["seconds"] for turn in raw[mine]]), " s", digits=1)
         figures[f"ours_seconds_at_{minutes:g}"] = replace(taken, bar=60 * minutes * (1 + LATE), higher_is_better=False)
         for variant in (FROZEN, *peers):
             seen = [value for turn in raw[variant] if (value := by(turn, minutes)) is not None]
             if len(seen) == len(raw[variant]):
-                figures[f"{variant}_at_{minutes:g}"] = told(seen, "", 4)
+                figures[f"{variant}_at_{minutes:g}"] = figure(spread(seen), "", digits=4)
     for variant in (FROZEN, *peers):
         after = [reached_after(turn) for turn in raw[variant]]
         times = [seconds for seconds in after if seconds is not None]
         if len(times) == len(after):
-            figures[f"{variant}_seconds"] = told(times, " s", 0)
+            figures[f"{variant}_seconds"] = figure(spread(times), " s", digits=0)
     for variant in peers:
         if {f"{FROZEN}_seconds", f"{variant}_seconds"} <= figures.keys():
             pairs = zip(raw[FROZEN], raw[variant], strict=True)
             gain = [(reached_after(b) or 0) / (reached_after(a) or 1) for a, b in pairs]
-            figures[f"speedup_{variant}"] = told(gain, "x", 1)
+            figures[f"speedup_{variant}"] = figure(spread(gain), "x", digits=1)
     return figures
 
 

@@ -168,11 +168,12 @@ def warnings(found: dict[str, Any]) -> list[str]:
 
 
 def figure(value: Mapping[str, float] | float, unit: str, *, bar: float | None = None, digits: int = 1) -> Figure:
-    """Return a figure with its text: "9.1x (8.8 to 9.5)" of a spread, or one number."""
-    if isinstance(value, Mapping):
-        one, low, high = (f"{value[key]:,.{digits}f}" for key in ("median", "low", "high"))
-        return Figure(value["median"], f"{one}{unit} ({low} to {high})", unit, bar, span=(value["low"], value["high"]))
-    return Figure(value, f"{value:,.{digits}f}{unit}", unit, bar)
+    """Return a figure with its text: "9.1x (8.8 to 9.5)" of a spread, or one number, as of a single turn."""
+    found = value if isinstance(value, Mapping) else {"median": value, "low": value, "high": value}
+    one, low, high = (f"{found[key]:,.{digits}f}" for key in ("median", "low", "high"))
+    if found["low"] == found["high"]:
+        return Figure(found["median"], f"{one}{unit}", unit, bar)
+    return Figure(found["median"], f"{one}{unit} ({low} to {high})", unit, bar, span=(found["low"], found["high"]))
 
 
 def share(raw: Mapping[str, list[Measured]], ours: str, bound: str) -> Figure:

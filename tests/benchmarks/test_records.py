@@ -81,6 +81,8 @@ def test_ratios_are_paired_with_the_neighbour_in_time() -> None:
     """Each turn's own ratio counts, so that a machine that slows down between turns changes nothing: 9 and 8 here."""
     assert ratio(record().raw, "ours", "peer") == {"median": 8.5, "low": 8.0, "high": 9.0}
     assert figure(spread([8.5, 8.0, 9.0]), "x").text == "8.5x (8.0 to 9.0)"
+    assert figure(spread([8.5]), "x") == figure(8.5, "x")
+    assert figure(8.5, "x").text == "8.5x"
 
 
 def test_poor_conditions_are_said() -> None:
