@@ -1,10 +1,10 @@
-"""Steps of fine-tuning a pretrained network, beside timm's usual loop with the same network: ImageFolder, DataLoader, fp32, NCHW.
+"""Steps of fine-tuning a pretrained network, beside timm's own loader and the loop of its script: fp32, NCHW.
 
 Inside the clock is one pass over the tiles: reading (ours from the packed store, the peer from the files), augmentation (views
 only, on both sides), resizing, every step; not validation, not the head that is fitted first. Weights are random: time does not
-depend on them. The peer is timm's own transform and network, AdamW, batch 64, batch norm in training mode as its script has it, two
-loader processes that are kept between turns, and the system's allocator. For honesty it runs once more with our allocator settings,
-channels-last and bf16 autocast, the switches that it has. Every variant lives in its own process.
+depend on them. The peer is timm's dataset, loader, transform and network, AdamW, batch 64, batch norm in training mode as its script
+has it, two loader processes that are kept between turns, and the system's allocator. For honesty it runs once more with our
+allocator settings, channels-last and bf16 autocast, the switches that it has. Every variant lives in its own process.
 """
 
 import argparse
@@ -27,7 +27,7 @@ NETWORKS = {"lite0": ("tf_efficientnet_lite0", 192), "resnet18": ("resnet18", 96
 SIDES = {
     "chosen": "sentinode, the plan's choice",
     "fp32": "sentinode, fp32",
-    "timm": "DataLoader + timm's network, fp32 NCHW, system's allocator",
+    "timm": "timm's loader and network, fp32 NCHW, system's allocator",
     "timm-switches": "the same with our allocator settings, channels-last and bf16 autocast",
 }
 VARIANTS = {
@@ -58,7 +58,7 @@ def ours(store: Path, network: str, px: int, precision: str) -> tuple[Callable[[
 
 
 def usual(folders: Path, network: str, px: int, *, switches: bool) -> Callable[[], Measured]:
-    """Return a function that trains once on all tiles in a plain loop over timm's transform and network."""
+    """Return a function that trains once on all tiles in a loop as timm's script has it, over timm's loader and network."""
     if switches:
         from sentinode.machine.memory import set_allocator
 
@@ -67,10 +67,9 @@ def usual(folders: Path, network: str, px: int, *, switches: bool) -> Callable[[
 
     timm = timm_module()
     import torch
-    from timm.data import create_transform
+    from timm.data import create_dataset, create_loader
+    from timm.data.readers.img_extensions import add_img_extensions
     from torch.nn import functional
-    from torch.utils.data import DataLoader
-    from torchvision.datasets import ImageFolder
 
     model = timm.create_model(network, pretrained=False, num_classes=1).train()
     layout = torch.channels_last if switches else torch.contiguous_format
@@ -78,8 +77,10 @@ def usual(folders: Path, network: str, px: int, *, switches: bool) -> Callable[[
     facts = model.pretrained_cfg
     scaled: dict[str, Any] = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "hflip": 0.5, "vflip": 0.5, "color_jitter": None}
     scaled |= {name: facts[name] for name in ("mean", "std", "interpolation")}
-    dataset = ImageFolder(str(folders), create_transform(px, is_training=True, **scaled))
-    batches = DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=LOADERS, persistent_workers=True)
+    add_img_extensions(".tif")
+    dataset = create_dataset("", str(folders))
+    # What its script does without a GPU, for which the prefetcher is.
+    batches = create_loader(dataset, px, BATCH, is_training=True, use_prefetcher=False, num_workers=LOADERS, **scaled)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def work() -> Measured:

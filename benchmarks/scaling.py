@@ -1,8 +1,8 @@
 """How the main jobs scale: tiles a second as the tiles grow from 1,000 to 220,000, on one core and on two.
 
-Inside the clock is, of `pack`, reading and checking every TIFF of a Kaggle folder; of `train`, steps of the simple CNN on batches drawn
+Inside the clock is of `pack` reading and checking every TIFF of a Kaggle folder; of `train` steps of the simple CNN on batches drawn
 from all tiles, which are held in memory (at most 150 steps; feed, augmentation and optimiser included, validation not); of
-`predict`, a whole table of scores over one view, the network's loading included. Random tiles, which take the time of real ones.
+`predict` a whole table of scores over one view, the network's loading included. Random tiles, which take the time of real ones.
 Each measurement is a process of its own, kept on its cores by the system before torch is imported.
 """
 
