@@ -37,6 +37,7 @@ TAIL = """
 
 ## What is not covered
 
+- In a container, audit, saliency and what `tune` shares between heads are not refused memory: the kernel may end them.
 - A kill -9 of `predict` can leave a hidden temporary file (`.scores.csv.PID.tmp`) beside the table.
 - A flipped bit in rows.parquet or in a table of scores is found only if the file cannot be read any more;
   `sentinode info s.store --verify` finds those in a store.

@@ -114,7 +114,7 @@ def picked(monkeypatch: pytest.MonkeyPatch, n: int, spent: float = 0.0, **option
 def test_with_time_the_pretrained_network_is_fine_tuned_on_all_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     found = picked(monkeypatch, 4000, minutes=20.0)
     assert found.changes == {"model": PRETRAINED, "backbone": "finetune", "sample": "100%"}
-    assert "100 tiles/s were measured" in found.reasons["sample"]
+    assert "100 tiles/s by what was measured at 96 px" in found.reasons["sample"]
 
 
 def test_with_less_it_sees_smaller_tiles_then_is_frozen_and_with_little_the_simple_cnn_is_trained(
@@ -123,6 +123,7 @@ def test_with_less_it_sees_smaller_tiles_then_is_frozen_and_with_little_the_simp
     smaller = picked(monkeypatch, 4000, minutes=1.5)
     assert smaller.changes["backbone"] == "finetune"
     assert smaller.changes["input_size"] in {96, 128}
+    assert ("were measured" in smaller.reasons["sample"]) == (smaller.changes["input_size"] == 96)
     frozen = picked(monkeypatch, 4000, minutes=0.6)
     assert frozen.changes == {"model": PRETRAINED, "backbone": "frozen", "sample": "100%"}
     assert "fine-tuning does not fit into the time" in frozen.reasons["network"]

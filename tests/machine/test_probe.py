@@ -9,7 +9,7 @@ import torch
 
 from sentinode.errors import MachineProblem, UsageProblem
 from sentinode.machine.memory import limit_bytes
-from sentinode.machine.probe import FEATURES, convolution_peak, cpu_features, cpu_name, probe, usable_cores
+from sentinode.machine.probe import FEATURES, convolution_peak, cpu_features, cpu_name, keep_to_usable_cores, probe, usable_cores
 
 
 def test_the_machine_is_this_one() -> None:
@@ -21,6 +21,21 @@ def test_the_machine_is_this_one() -> None:
     assert len(machine.gpus) == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
     assert set(machine.features) <= set(FEATURES)
     assert machine.cpu
+
+
+@pytest.mark.parametrize(("said", "threads"), [(None, 1), ("2", 2)])
+def test_a_quota_is_kept_to_where_nobody_said_otherwise(monkeypatch: pytest.MonkeyPatch, said: str | None, threads: int) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("sentinode.machine.probe.usable_cores", lambda: 1)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    torch.set_num_threads(2)
+    try:
+        keep_to_usable_cores()
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_features_agree_with_what_torch_found() -> None:

@@ -14,7 +14,7 @@ from sentinode.fit.measure import forward_flop
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import auroc_so_far, finish, write_history
 from sentinode.fit.start import Job, classifier_of, unwatched
-from sentinode.machine.memory import peak_bytes
+from sentinode.machine.memory import peak_bytes, peak_gpu_bytes
 from sentinode.machine.plan import choose_device
 from sentinode.nets.trained import Run
 from sentinode.run import write_json
@@ -95,6 +95,7 @@ def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted)
     train, _ = features
     classifier_of(job.network).head.load_state_dict(fitted.head.state_dict())
     write_history(job.folder / "history.csv", fitted.history)
+    device, why_device = choose_device(job.settings.device)
     best = max(range(len(fitted.history)), key=lambda at: fitted.history[at]["valid_auroc"])
     found: dict[str, Any] = {
         "best_epoch": best + 1,
@@ -102,10 +103,11 @@ def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted)
         "valid": {"auroc": fitted.auroc, "loss": fitted.history[best]["valid_loss"]},
         "head": fitted.note,
         "plan": {
-            "device": choose_device(job.settings.device)[0],
+            "device": device,
+            "threads": torch.get_num_threads(),
             "precision": train.engine.split()[1],
             "engine": train.engine,
-            "reasons": {"engine": train.reasons},
+            "reasons": {"device": why_device, "engine": train.reasons},
         },
         "cost": cost(job, features, fitted.history),
     }
@@ -132,5 +134,5 @@ def cost(job: Job, features: tuple[Features, Features], history: list[dict[str, 
         "tiles_per_s": round(passes / extract_s, 1),
         "flop_per_tile": forward_flop(job.network, job.facts.preprocessing.input_px),
         "peak_memory_bytes": peak_bytes(),
-        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+        "peak_gpu_bytes": peak_gpu_bytes(choose_device(job.settings.device)[0]),
     }

@@ -84,7 +84,7 @@ def step_seconds(
         began = time.perf_counter()
         take_step(state, (tiles, labels), transform, settings, plan)
         if plan.device.startswith("cuda"):
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(plan.device)
         times.append(time.perf_counter() - began)
         if sum(times) >= enough:
             break

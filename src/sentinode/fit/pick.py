@@ -133,7 +133,7 @@ def pick(settings: TrainSettings, choices: frozenset[str], parts: Parts, began: 
         else:
             if (candidate, why) != tried[-1]:
                 continue
-        return told(candidate, parts, fit, (px, px != (sizes[0] or px), scaled), plan, why)
+        return told(candidate, parts, fit, (px, seen, px != (sizes[0] or px)), scaled, plan, why)
     raise ValueError("no candidate")
 
 
@@ -148,20 +148,23 @@ def sizes_of(candidate: TrainSettings, choices: frozenset[str]) -> tuple[int, ..
     return SIZES if weights is not None and own_px(weights.config) == USUAL_PX else (0,)
 
 
-def told(candidate: TrainSettings, parts: Parts, fit: Fit, size: tuple[int, bool, Costs], plan: Plan, why: str) -> Picked:
-    """Return what was picked, with its reasons."""
-    px, smaller, costs = size
+def told(
+    candidate: TrainSettings, parts: Parts, fit: Fit, size: tuple[int, int, bool], costs: Costs, plan: Plan, why: str
+) -> Picked:
+    """Return what was picked, with its reasons. `size`: the edge chosen, the one measured, whether the former is smaller than usual."""
+    px, seen, smaller = size
     n_train, n_choose = len(parts.train[1]), len(parts.valid[1])
     changes: dict[str, Any] = {"model": candidate.model, "backbone": candidate.backbone}
     changes |= {"input_size": px} if smaller else {}
     changes |= {"sample": str(fit.train)} if fit.train < n_train else {"sample": candidate.sample}
     frozen, end = candidate.backbone == "frozen", costs.end(fit.train, fit.choose)
     rate = 1 / costs.features if frozen else costs.batch / costs.step
+    how = "were measured" if px == seen else f"by what was measured at {seen} px"
     passes = "features once, the head" if frozen else f"about {fit.epochs:.1f}"
     reasons = {
         "network": f"{candidate.model}, {candidate.backbone} ({why})",
         "input_size": f"{px} px ({'smaller, so that enough tiles fit' if smaller else 'its usual size, or as named'})",
-        "sample": f"{fit.train:,} of {n_train:,} tiles ({rate:,.0f} tiles/s were measured)",
+        "sample": f"{fit.train:,} of {n_train:,} tiles ({rate:,.0f} tiles/s {how})",
         "epochs": f"{passes}, then the record ({end:.1f} s are kept for it)",
     }
     if "precision" in plan.reasons and not frozen:

@@ -41,7 +41,7 @@ def feed_rate(tiles: Tiles, settings: TrainSettings, plan: Plan, seconds: float 
             done += len(augmented(some, transform.mean, transform.std, changes, chance))
         epoch += 1
     if device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return done / (time.perf_counter() - start)
 
 

@@ -22,7 +22,7 @@ from sentinode.fit.loop import Progressing
 from sentinode.fit.measure import flop_per_tile
 from sentinode.judge.recalibrate import Recalibration, recalibrate
 from sentinode.judge.threshold import youden_threshold
-from sentinode.machine.memory import peak_bytes
+from sentinode.machine.memory import peak_bytes, peak_gpu_bytes
 from sentinode.machine.plan import Plan
 from sentinode.machine.probe import convolution_peak, probe
 from sentinode.nets.forward import Logits
@@ -158,7 +158,6 @@ def cost(state: Progressing, network: nn.Module, plan: Plan, px: int) -> dict[st
     rate = tiles / state.train_seconds
     flop = flop_per_tile(network, px)
     peak = plan.processes * peak_of(plan.device, plan.precision, torch.get_num_threads())
-    on_gpu = plan.device.startswith("cuda")
     return {
         "seconds": round(state.seconds, 2),
         "cpu_minutes": round(state.cpu_seconds / 60, 2),
@@ -168,7 +167,7 @@ def cost(state: Progressing, network: nn.Module, plan: Plan, px: int) -> dict[st
         "steps_skipped": state.skipped,
         "tiles_per_s": round(rate, 1),
         "peak_memory_bytes": peak_bytes(),
-        "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else 0,
+        "peak_gpu_bytes": peak_gpu_bytes(plan.device),
         "flop_per_tile": flop,
         "peak_flop_per_s": round(peak),
         "share_of_peak": round(rate * flop / peak, 4),

@@ -31,6 +31,7 @@ from sentinode.judge.auroc import auroc
 from sentinode.machine.clock import AIM, Picked, start_of_clock
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.machine.plan import Plan, check_precision, choose_compile, choose_device, make_plan, with_reading
+from sentinode.machine.probe import keep_to_usable_cores
 from sentinode.machine.ranks import ALONE, Ranks, attempt, joined
 from sentinode.nets.compiled import compile_problems
 from sentinode.nets.forward import Logits, logits, placed
@@ -93,6 +94,7 @@ def train_watched(
     """
     began, cpu_began = start_of_clock(), time.process_time()
     set_allocator()
+    keep_to_usable_cores()
     progress, given, settings = Progress(claim.quiet or not ranks.first), settings, resolved(settings)
     check_can_follow(given)
     if settings.threads:

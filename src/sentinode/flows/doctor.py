@@ -13,7 +13,7 @@ from sentinode.errors import SourceProblem, shown
 from sentinode.machine.disk import DiskSpeed, disk_speed
 from sentinode.machine.match import Match, installed_match, wanted_torchvision
 from sentinode.machine.memory import available_bytes, set_allocator
-from sentinode.machine.probe import TF32_SINCE, Machine, convolution_peak, probe
+from sentinode.machine.probe import TF32_SINCE, Machine, convolution_peak, keep_to_usable_cores, probe
 from sentinode.progress import Progress
 from sentinode.settings import TrainSettings, resolved
 from sentinode.tiles.store import Store, open_store
@@ -122,6 +122,7 @@ def doctor(store: str | Path | None = None, source: str | Path | None = None, *,
     from sentinode.machine.plan import make_plan
 
     machine = probe()
+    keep_to_usable_cores()
     progress.say("measuring arithmetic")
     settings = resolved(TrainSettings())
     device, precisions = device_of(machine)

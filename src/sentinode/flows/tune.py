@@ -40,6 +40,7 @@ from sentinode.flows.findings import Study, best_of, differences, open_study
 from sentinode.judge.optimism import selection_optimism
 from sentinode.judge.statement import slides_of
 from sentinode.machine.memory import memory_problems, set_allocator
+from sentinode.machine.probe import keep_to_usable_cores
 from sentinode.progress import Progress
 from sentinode.report.search import named, write_search
 from sentinode.run import claim_folder, read_json, remove_leftovers, sync_folder, write_json
@@ -94,6 +95,7 @@ def tune(
         For settings, grids, tiles, splits, folders and machines that do not fit.
     """
     set_allocator()
+    keep_to_usable_cores()
     grid, search = searched(options)
     base = checked(settings_from(TrainSettings, settings, options))
     progress, folder = Progress(quiet), Path(out)

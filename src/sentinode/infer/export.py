@@ -18,6 +18,7 @@ from sentinode.infer.ensemble import members_of
 from sentinode.infer.graph import Portable, graph_problems, need_onnx, write_onnx, write_torchscript
 from sentinode.infer.parity import Parity, largest_difference, parity_tiles
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
+from sentinode.machine.probe import keep_to_usable_cores
 from sentinode.nets.forward import VIEWS
 from sentinode.nets.trained import Run, load, weights_digest
 from sentinode.progress import Progress
@@ -110,6 +111,7 @@ def export(
         need_onnx()
     members = members_of([load(run) for run in runs])
     set_allocator()
+    keep_to_usable_cores()
     facts = facts_of(members, to, views)
     sample, named = parity_tiles(members[0].facts.px, tiles)
     progress = Progress(quiet)

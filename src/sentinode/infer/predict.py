@@ -13,6 +13,7 @@ from sentinode.errors import RunProblem, SourceProblem, UsageProblem, shown
 from sentinode.infer.ensemble import mean_logit, members_of
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
 from sentinode.machine.plan import choose_device
+from sentinode.machine.probe import keep_to_usable_cores
 from sentinode.machine.ranks import ALONE, Ranks, joined
 from sentinode.nets.engine import Engine, fastest, in_whole_numbers, named
 from sentinode.nets.trained import Run, load, weights_digest
@@ -220,6 +221,7 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
             f"pack the tiles with --positive {shown(positive)}",
         )
     set_allocator()
+    keep_to_usable_cores()
     device, _ = choose_device(settings.device)
     progress = Progress(quiet)
     say = functools.partial(progress.say, always=True)

@@ -121,6 +121,13 @@ def peak_bytes(root: Path = ROOT) -> int:
     return usage if sys.platform == "darwin" else usage * 1024
 
 
+def peak_gpu_bytes(device: str) -> int:
+    """Return the most memory, in bytes, that torch has taken of a GPU so far; 0 for a CPU."""
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0
+
+
 def _physical_bytes(root: Path) -> int:
     if sys.platform == "win32":
         return _windows_memory()[0]

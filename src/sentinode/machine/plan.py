@@ -132,7 +132,7 @@ def make_plan(
     fitting = max(1, min(CPU_MICRO, CPU_MICRO_PIXELS // (px * px)))
     share = -(-settings.batch // ranks.world)
     micro = settings.micro_batch or min(share, share if on_gpu else fitting)
-    free = torch.cuda.mem_get_info()[0] if on_gpu else available_bytes()
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else available_bytes()
     resident_bytes *= 1 if on_gpu else ranks.local_world  # each keeps the tiles
     resident = {"yes": True, "no": False}.get(settings.resident, resident_bytes <= RESIDENT_SHARE * free)
     parts = max(1, -(-settings.batch // max(micro, 1)))
@@ -222,7 +222,7 @@ def choose_compile(plan: Plan, settings: TrainSettings, steps: int, step_seconds
     if settings.compile != "auto":
         return chosen(settings.compile == "yes", "asked for")
     if not plan.device.startswith("cuda"):
-        return chosen(False, "on a CPU a compiled step was measured to be slower, after a minute of warm-up")
+        return chosen(False, "not tried on a CPU: where it was, steps were slower, after a minute of warm-up")
     to_come = 60 * settings.minutes if settings.minutes else math.inf
     eager = plan.step_s or (step_seconds(plan) if to_come >= LONG_S else 0.0)  # a short clock has no time for a look
     to_come = to_come if settings.minutes else steps * eager / plan.processes

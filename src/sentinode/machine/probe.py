@@ -96,6 +96,18 @@ def usable_cores(root: Path = ROOT) -> int:
     return cores if quota is None else max(1, min(cores, math.floor(quota)))
 
 
+def keep_to_usable_cores() -> None:
+    """Keep torch to one thread a usable core at most: it counts the machine's, whatever a container's quota is.
+
+    What OMP_NUM_THREADS says is left as it is.
+    """
+    import torch
+
+    threads = usable_cores()
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > threads:
+        torch.set_num_threads(threads)
+
+
 def cpu_name(root: Path = ROOT) -> str:
     """Return the processor's name as the system gives it."""
     if sys.platform == "darwin":
