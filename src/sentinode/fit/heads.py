@@ -33,6 +33,9 @@ WORSE = 2
 """Strengths in a row without a better AUROC after which the path ends: beyond the best one a fit takes longer and gains nothing."""
 ITERATIONS = 200
 """Most iterations of one logistic fit; the path is warm, so that few are needed."""
+TOLERANCE = 1e-3
+"""Largest entry of the mean loss's gradient at which a logistic fit ends: with scikit-learn's own 1e-4 the path took twice as long, for the
+same AUROC on validation and 0.0001 more on other slides (5,600 tiles, 6,848 features)."""
 STACKED = 1 << 30
 """Bytes of standardised features up to which the logistic regression is given further views of the training tiles."""
 CHUNK = 1024
@@ -265,7 +268,7 @@ def fit_logistic(task: Task, report: Report) -> Fitted:
     used = max(1, min(views, STACKED // (4 * n * width)))
     features = standardised(task.train, used, head)
     labels, weights = np.repeat(task.labels, used).astype(np.int64), np.repeat(task.weights / used, used)
-    model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
+    model = LogisticRegression(max_iter=ITERATIONS, tol=TOLERANCE, warm_start=True)
     best = Best(head, task, report)
     for strength in STRENGTHS:
         with warnings.catch_warnings():
