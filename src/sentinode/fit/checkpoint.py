@@ -98,6 +98,11 @@ def read_checkpoint(path: Path, state: Progressing, fingerprint: str) -> str:
         number, key = name.split(".", 1)
         moments.setdefault(int(number), {})[key] = tensor
     state.optimizer.load_state_dict(state.optimizer.state_dict() | {"state": moments})
+    for parameter, held in state.optimizer.state.items():
+        for key, value in held.items():
+            if value is not None and value.ndim and value.shape == parameter.shape:
+                # In the parameter's order in memory, which a fused optimiser takes for granted and a file does not keep.
+                held[key] = torch.empty_like(parameter).copy_(value)
     return said
 
 
