@@ -1,7 +1,9 @@
 """OpenVINO's forms: 8-bit whole numbers stay near fp32 or are refused, and nothing tells the makers of a use."""
 
+import gc
 import importlib.util
 import sys
+import weakref
 from types import ModuleType
 from typing import Any
 
@@ -83,6 +85,15 @@ def test_torch_leaves_the_cores_to_a_form_with_threads_of_its_own() -> None:
     finally:
         torch.set_num_threads(threads)
     assert openvino.runner(openvino.converted(network(), tissue(2, seed=0)), 2, "f32").own_threads
+
+
+def test_a_compiled_network_goes_when_nobody_holds_it() -> None:
+    call = openvino.runner(openvino.converted(network(), tissue(2, seed=0)), 4, "f32")
+    call(tissue(6, seed=1))
+    gone = weakref.ref(call)
+    del call
+    gc.collect()
+    assert gone() is None
 
 
 def test_logits_that_move_too_far_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

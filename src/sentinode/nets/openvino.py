@@ -78,6 +78,14 @@ def converted(module: nn.Module, example: Tensor) -> Any:
     return steps.build()
 
 
+def keep(request: Any, place: Any) -> None:
+    """Put what a stream has computed into its place, a part of the results.
+
+    No method of `Streams`: its queue would hold it and it the queue, which no collector sees, and the compiled network would stay.
+    """
+    place[...] = request.get_output_tensor(0).data
+
+
 class Streams:
     """OpenVINO's compiled network, a stream a thread: a batch is divided among them, and none waits for another."""
 
@@ -85,21 +93,17 @@ class Streams:
 
     def __init__(self, ready: Any, threads: int) -> None:
         self.queue = package("openvino", "OpenVINO", "openvino").AsyncInferQueue(ready, threads)
-        self.queue.set_callback(self.keep)
+        self.queue.set_callback(keep)
         self.share = ready.input(0).shape[0]
         self.shape = tuple(ready.output(0).shape)[1:]
-
-    def keep(self, request: Any, place: tuple[Any, int]) -> None:
-        """Put what a stream has computed into its place in the results."""
-        results, first = place
-        results[first : first + self.share] = request.get_output_tensor(0).data
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return float32 [k, d] or [k] of normalised float32 [k, 3, p, p]."""
         tiles = filled(x, self.share).permute(0, 2, 3, 1).contiguous().numpy()
         results = np.empty((len(tiles), *self.shape), np.float32)
         for first in range(0, len(tiles), self.share):
-            self.queue.start_async([tiles[first : first + self.share]], (results, first), share_inputs=True)
+            own = slice(first, first + self.share)
+            self.queue.start_async([tiles[own]], results[own], share_inputs=True)
         self.queue.wait_all()
         return torch.from_numpy(results[: len(x)])
 
