@@ -16,7 +16,7 @@ from benchmarks.records import Figure, Record, conditions
 from benchmarks.suite import finish, parser
 from benchmarks.synthetic import BYTES, write_folder
 from benchmarks.workers import once, serve
-from sentinode.machine.cgroup import field
+from sentinode.limits import field
 
 JOBS = ("pack", "train-resident", "train-from-disk")
 """What is measured."""

@@ -263,11 +263,13 @@ class PredictSettings:
     views: Literal[1, 4, 8] = option(1, "Dihedral views whose logits are averaged: none, the rotations, all eight.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = option(
-        "fp32",
-        "Arithmetic; auto measures which form of the network is the fastest here, OpenVINO and bf16 among them; int8 is the fastest "
-        "on a CPU and moves the logits a little: it says how far, and refuses where that is too far.",
+        "auto",
+        "Arithmetic; auto: fp32 for little work, else what is measured to be the fastest here, OpenVINO and bf16 among it; fp32 is "
+        "what 'evaluate' judges; int8 is the fastest on a CPU and moves the logits most: it says how far, and refuses where that is "
+        "too far.",
     )
     batch: int = option(64, "Tiles a forward pass.")
+    threads: int = option(0, "Threads of the arithmetic; 0: one a usable core.")
 
 
 def check_resamples(resamples: int) -> None:

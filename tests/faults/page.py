@@ -25,7 +25,7 @@ TAIL = """
   one of the same kind, as with `--micro-batch`. Prediction and validation: the same logits up to rounding. Features: batches are full
   still, and a feature store keeps to the smaller batch from there on. Saliency and stress tests: as in prediction. The optimiser's
   moments are made before the first step, so that too little memory is met where it can be. Tiles that memory cannot hold are read
-  from disk. In a container with a limit, whose kernel would kill without a word, training and prediction on a CPU have allocations
+  from disk. In a container with a limit, whose kernel would kill without a word, all that a network computes on a CPU has allocations
   beyond the limit refused instead. A logistic head goes over all tiles at once: what does not fit is told, with --head linear and the
   --sample that would.
 - **A loss or gradient that is not finite**: the step is not taken (weights, moments, batch statistics and the running mean stay), the
@@ -37,7 +37,7 @@ TAIL = """
 
 ## What is not covered
 
-- In a container, audit, saliency and what `tune` shares between heads are not refused memory: the kernel may end them.
+- In a container, work without a network (packing, judging, the comparisons of an audit) is not refused memory: the kernel may end it.
 - A kill -9 of `predict` can leave a hidden temporary file (`.scores.csv.PID.tmp`) beside the table.
 - A flipped bit in rows.parquet or in a table of scores is found only if the file cannot be read any more;
   `sentinode info s.store --verify` finds those in a store.

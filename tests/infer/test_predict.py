@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from scipy.special import expit
 from torch import Tensor, nn
 
 from sentinode.errors import DataProblem, RunProblem, SourceProblem, StoreProblem, UsageProblem
 from sentinode.fit.train import train
-from sentinode.infer.predict import predict, score_store
+from sentinode.infer.predict import WORTH_S, predict, score_store
 from sentinode.nets.engine import Engine, named
 from sentinode.nets.trained import load
 from sentinode.scores import read_scores
@@ -206,17 +207,64 @@ def test_auto_computes_in_the_fastest_form_and_scores_as_fp32_does(
 ) -> None:
     asked: list[int] = []
 
-    def fastest(module: nn.Module, example: Tensor, *, tiles: int) -> Engine:
+    def fastest(module: nn.Module, example: Tensor, *, tiles: int, worth_s: float) -> Engine:
+        assert worth_s == WORTH_S
         asked.append(tiles)
         return named(form, module, example)
 
     monkeypatch.setattr("sentinode.infer.predict.fastest", fastest)
     how: dict[str, Any] = {"views": views, "batch": 12, "quiet": True}
     auto = predict(place.runs[0], place.store.path, out=tmp_path / "auto.csv", precision="auto", **how)
-    plain = predict(place.runs[0], place.store.path, out=tmp_path / "plain.csv", **how)
+    plain = predict(place.runs[0], place.store.path, out=tmp_path / "plain.csv", precision="fp32", **how)
     assert asked == [80 * views]
-    assert (auto.header["arithmetic"], plain.header["arithmetic"]) == ([form], ["eager fp32"])
+    assert (auto.header["plan"]["arithmetic"], plain.header["plan"]["arithmetic"]) == ([form], ["eager fp32"])
     np.testing.assert_allclose(auto.table["logit"], plain.table["logit"], rtol=1e-4, atol=1e-4)
+
+
+def test_little_work_is_left_to_plain_fp32_and_made_again_has_the_same_bytes(place: Place, tmp_path: Path) -> None:
+    names = ("one.csv", "two.csv", "asked.csv")
+    made = [predict(*place.runs, place.store.path, out=tmp_path / name, views=4, quiet=True) for name in names[:2]]
+    asked = predict(*place.runs, place.store.path, out=tmp_path / names[2], views=4, precision="fp32", quiet=True)
+    assert [one.header["plan"]["arithmetic"] for one in (*made, asked)] == [["eager fp32"] * 2] * 3
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    assert made[0].table["logit"].tolist() == asked.table["logit"].tolist()
+
+
+def test_the_plan_is_told_with_reasons_and_kept_in_the_header(
+    place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    try:
+        predict(*place.runs, place.store.path, out=tmp_path / "s.csv", threads=1, batch=48, precision="bf16")
+    finally:
+        torch.set_num_threads(threads)
+    plan, told = read_scores(tmp_path / "s.csv").header["plan"], capsys.readouterr().err
+    assert (plan["device"], plan["threads"], plan["batch"], plan["arithmetic"]) == ("cpu", 1, 48, ["eager bf16"] * 2)
+    assert plan["reasons"]["threads"] == "asked for"
+    assert plan["reasons"]["arithmetic"] == "asked for; then asked for"
+    for name, why in plan["reasons"].items():
+        if name != "arithmetic":
+            assert f"  {name}: {plan[name]} ({why})" in told
+    assert told.count("  arithmetic: eager bf16 (asked for)") == 2
+
+
+@pytest.mark.parametrize("most", [40, 1])
+def test_where_memory_is_too_small_for_a_batch_the_form_is_chosen_with_fewer_tiles(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    tried: list[int] = []
+
+    def fastest(module: nn.Module, example: Tensor, **_: Any) -> Engine:
+        tried.append(len(example))
+        if len(example) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB")
+        return named("eager fp32", module, example)
+
+    monkeypatch.setattr("sentinode.infer.predict.fastest", fastest)
+    scores = predict(place.runs[0], place.store.path, out=tmp_path / "s.csv", batch=64, quiet=True)
+    assert tried == [64 >> k for k in range(len(tried))]
+    assert tried[-1] <= most
+    np.testing.assert_allclose(scores.table["logit"], logits_of(place, tmp_path, precision="fp32"), rtol=1e-5, atol=1e-5)
 
 
 def test_scores_in_whole_numbers_do_not_depend_on_the_order_of_the_tiles(place: Place, tmp_path: Path) -> None:
@@ -231,7 +279,7 @@ def test_scores_in_whole_numbers_do_not_depend_on_the_order_of_the_tiles(place: 
     how: dict[str, Any] = {"precision": "int8", "quiet": True}
     one = predict(place.runs[0], place.store.path, out=tmp_path / "one.csv", batch=64, **how)
     other = predict(place.runs[0], shuffled.path, out=tmp_path / "other.csv", batch=24, **how)
-    assert one.header["arithmetic"] == ["openvino int8"]
+    assert one.header["plan"]["arithmetic"] == ["openvino int8"]
     wanted = dict(zip(one.table["id"], one.table["logit"], strict=True))
     assert dict(zip(other.table["id"], other.table["logit"], strict=True)) == pytest.approx(wanted, abs=1e-6)
     plain = logits_of(place, tmp_path)
@@ -319,9 +367,9 @@ def test_missing_inputs_are_told(place: Place, tmp_path: Path) -> None:
         predict(place.runs[0], tmp_path / "nowhere", out=tmp_path / "s.csv", quiet=True)
 
 
-def test_score_store_is_predict_without_a_file(place: Place, tmp_path: Path) -> None:
+def test_score_store_is_predict_in_fp32_without_a_file(place: Place, tmp_path: Path) -> None:
     scores = score_store(place.runs, place.store, views=4, quiet=True)
-    written = predict(*place.runs, place.store.path, out=tmp_path / "s.csv", views=4, quiet=True)
+    written = predict(*place.runs, place.store.path, out=tmp_path / "s.csv", views=4, precision="fp32", quiet=True)
     pd.testing.assert_frame_equal(scores.table, written.table)
     assert scores.header == {name: value for name, value in written.header.items() if name != "passport"}
 

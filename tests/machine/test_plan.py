@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinode.errors import MachineProblem
+from sentinode.machine.memory import peak_gpu_bytes
 from sentinode.machine.plan import (
     Plan,
     check_precision,
@@ -73,6 +74,17 @@ def test_the_reason_for_the_threads_is_true(monkeypatch: pytest.MonkeyPatch, cor
 def test_tiles_that_do_not_fit_stay_on_disk() -> None:
     assert plan_of(size=10**6).resident
     assert not plan_of(size=10**15).resident
+
+
+def test_of_several_gpus_the_one_that_was_asked_for_says_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"cuda:0": 10**6, "cuda:1": 10**9}
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free[device], 10**10))
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda device: free[device] // 10)
+    plans = [plan_of(device=device, precision="bf16", size=10**7) for device in free]
+    assert [plan.resident for plan in plans] == [False, True]
+    assert [plan.device for plan in plans] == list(free)
+    assert [peak_gpu_bytes(device) for device in (*free, "cpu")] == [10**5, 10**8, 0]
 
 
 @pytest.mark.parametrize(("px", "micro"), [(96, 32), (48, 32), (224, 32), (448, 8), (2000, 1)])

@@ -9,7 +9,7 @@ import torch
 
 from sentinode.errors import MachineProblem, UsageProblem
 from sentinode.machine.memory import limit_bytes
-from sentinode.machine.probe import FEATURES, convolution_peak, cpu_features, cpu_name, keep_to_usable_cores, probe, usable_cores
+from sentinode.machine.probe import FEATURES, convolution_peak, cpu_features, cpu_name, keep_to_usable_cores, probe
 
 
 def test_the_machine_is_this_one() -> None:
@@ -58,16 +58,6 @@ def test_the_processor_is_named(tmp_path: Path) -> None:
 def test_without_the_file_torch_and_the_platform_answer(tmp_path: Path) -> None:
     assert set(cpu_features(tmp_path)) <= set(cpu_features()) | {"neon"}
     assert cpu_name(tmp_path) == (platform.processor() or platform.machine())
-
-
-def test_cores_are_those_of_the_affinity_cut_by_the_quota(tmp_path: Path) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert usable_cores(tmp_path) == cores
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
-    (tmp_path / "proc/self/cgroup").write_text("0::/\n", encoding="utf-8")
-    (tmp_path / "sys/fs/cgroup/cpu.max").write_text("50000 100000\n", encoding="utf-8")
-    assert usable_cores(tmp_path) == 1
 
 
 def test_the_peak_is_a_rate_that_a_computer_can_have() -> None:

@@ -263,6 +263,39 @@ def test_few_tiles_are_not_worth_a_choice() -> None:
     assert "openvino bf16 left out (not tried" in found.reasons
 
 
+@pytest.mark.parametrize(("worth_s", "tried"), [(3.0, False), (1.0, True)])
+def test_work_that_plain_fp32_soon_has_done_is_left_to_it(monkeypatch: pytest.MonkeyPatch, worth_s: float, tried: bool) -> None:
+    """Two seconds of it: four tiles take 0.1 s. What is said of it is the same each time."""
+    made: list[str] = []
+
+    def call(x: Tensor) -> Tensor:
+        time.sleep(0.1)
+        return x.mean((1, 2, 3))
+
+    def other() -> Call:
+        made.append("bf16")
+        return lambda x: x.mean((1, 2, 3))
+
+    monkeypatch.setattr(engine, "forms", lambda *_: {"eager fp32": lambda: call, "eager bf16": other})
+    found = fastest(lived_in(SimpleCNN()), some_input(4), tiles=4 * 20, worth_s=worth_s)
+    assert (made, found.name) == ((["bf16"], "eager bf16") if tried else ([], "eager fp32"))
+    assert found.reasons == "so few tiles take less than 3 s as it is" or tried
+
+
+def test_a_reduced_form_says_how_far_it_is_from_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plain(x: Tensor) -> Tensor:
+        time.sleep(0.1)
+        return x.mean((1, 2, 3))
+
+    monkeypatch.setattr(
+        engine, "forms", lambda *_: {"eager fp32": lambda: plain, "eager bf16": lambda: lambda x: 1.02 * x.mean((1, 2, 3))}
+    )
+    found = fastest(lived_in(SimpleCNN()), some_input(4))
+    assert found.name == "eager bf16"
+    assert found.reasons.count("away from fp32") == 1
+    assert "tiles/s (0.02 away from fp32), eager fp32" in found.reasons
+
+
 def test_other_forms_in_fp32_are_not_tried_where_less_is_faster_by_far(monkeypatch: pytest.MonkeyPatch) -> None:
     def lasting(seconds: float) -> Call:
         def call(x: Tensor) -> Tensor:

@@ -1,10 +1,14 @@
 """The forward pass: views are the dihedral group, normalisation is arithmetic anyone can repeat, batches do not matter."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from sentinode.nets.forward import VIEWS, Kept, arithmetic, logits, slices, view
 from sentinode.nets.simple_cnn import SimpleCNN
@@ -132,3 +136,21 @@ def test_flags_come_back_after_an_error_and_a_cpu_has_none() -> None:
     with arithmetic("cpu", "tf32"):
         assert flags() == before
         assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_network_computes_where_memory_beyond_a_containers_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def refusing(device: str) -> Iterator[None]:
+        seen.append(f"refusing on {device}")
+        yield
+        seen.append("as before")
+
+    def network(x: Tensor) -> Tensor:
+        seen.append("network")
+        return x.mean((1, 2, 3))
+
+    monkeypatch.setattr("sentinode.nets.forward.refusing", refusing)
+    logits(network, slices(some_tiles(4), 2), TRANSFORM)
+    assert seen == ["refusing on cpu", "network", "network", "as before"]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ import sentinode
 from sentinode.errors import MachineProblem, SentinodeError, SourceProblem, StoreProblem, UsageProblem
 from sentinode.settings import PackSettings
 from sentinode.tiles.info import info
-from sentinode.tiles.pack import open_or_pack, pack
+from sentinode.tiles.pack import decode_block, open_or_pack, pack
 from sentinode.tiles.store import open_store, verify
 from tests.tiles.conftest import random_tile, tifffile_tiff
 
@@ -43,6 +44,20 @@ def test_the_pixels_are_pillows_and_numpy_opens_them(kaggle: Make, tmp_path: Pat
     table = pd.read_csv(root / "train_labels.csv").set_index("id")["label"]
     assert store.rows["label"].tolist() == table.loc[store.rows["id"]].tolist()
     verify(store, quiet=True)
+
+
+def test_as_many_threads_decode_as_cores_are_usable(kaggle: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's quota counts, not the machine's cores: more threads would wait for their turn."""
+    seen: set[str] = set()
+
+    def spied(*block: Any) -> Any:
+        seen.add(threading.current_thread().name)
+        return decode_block(*block)
+
+    monkeypatch.setattr("sentinode.tiles.pack.decode_block", spied)
+    monkeypatch.setattr("sentinode.limits.cpu_quota", lambda _: 1.0)
+    pack(kaggle(200), out=tmp_path / "s.store", quiet=True)
+    assert len(seen) == 1
 
 
 def test_the_same_bytes_whatever_the_threads_the_folder_and_the_order(kaggle: Make, images: Make, tmp_path: Path) -> None:

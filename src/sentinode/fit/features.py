@@ -28,6 +28,7 @@ from sentinode.errors import DataProblem, MachineProblem, RunProblem, UsageProbl
 from sentinode.fit.dealt import blocks
 from sentinode.fit.grown import Grown
 from sentinode.fit.table import Rows, Table
+from sentinode.machine.memory import refusing
 from sentinode.machine.ranks import ALONE, Ranks
 from sentinode.nets.engine import FAILURES, Engine, fastest, named
 from sentinode.nets.forward import VIEWS, leaving_cores, sent, view
@@ -171,7 +172,7 @@ def taken(source: "Source", digests: list[bytes], folder: Path, progress: Progre
     """Return the features of the tiles of `source`, whose digests these are, from the feature store; missing ones are added."""
     wanted = identity(source.store.px, source.module, source.how)
     key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:32]
-    with feature_problems(folder / key), locked(folder / key, progress):
+    with feature_problems(folder / key), locked(folder / key, progress), refusing(source.device.type):
         grown = Grown(folder / key, wanted)
         if grown.damaged:
             progress.say("features on disk are damaged: they are extracted again", always=True)

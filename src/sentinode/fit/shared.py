@@ -15,7 +15,8 @@ from sentinode.fit.parts import choose_parts
 from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.start import Job, start
 from sentinode.fit.trials import Runner, Trainings, Watch
-from sentinode.machine.memory import memory_problems
+from sentinode.machine.memory import memory_problems, refusing
+from sentinode.machine.plan import choose_device
 from sentinode.nets.forward import Logits
 from sentinode.progress import Progress
 from sentinode.settings import TrainSettings
@@ -86,7 +87,8 @@ class SharedFeatures:
         del number
         job, features = self.basis(settings)
         began = time.perf_counter()  # what the features took stands beside the trials: it is not the first one's
-        fitted = fitted_head(dataclasses.replace(job, watch=watch), settings, features)
+        with refusing(choose_device(settings.device)[0]):
+            fitted = fitted_head(dataclasses.replace(job, watch=watch), settings, features)
         best = max(fitted.history, key=lambda line: float(line["valid_auroc"]))
         told = {"auroc": fitted.auroc, "loss": best["valid_loss"], "epochs": len(fitted.history), "note": fitted.note}
         told["seconds"] = round(time.perf_counter() - began, 3)
@@ -100,7 +102,9 @@ class SharedFeatures:
         network, facts = start(settings, job.parts)
         own = Job(folder, settings, job.parts, network, facts, "", self.progress)
         keep_floor_sample(folder / "floor.npz", *job.parts.train)
-        finish_frozen(own, features, fitted_head(own, settings, features))
+        with refusing(choose_device(settings.device)[0]):
+            fitted = fitted_head(own, settings, features)
+        finish_frozen(own, features, fitted)
 
     def discard(self, number: int) -> None:
         """Nothing is left of a head."""

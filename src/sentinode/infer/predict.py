@@ -1,5 +1,6 @@
 """The command `predict`: runs over tiles, a table of scores or a submission out."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,14 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from sentinode.errors import RunProblem, SourceProblem, UsageProblem, shown
 from sentinode.infer.ensemble import mean_logit, members_of
+from sentinode.infer.plan import plan_prediction
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
-from sentinode.machine.plan import choose_device
 from sentinode.machine.probe import keep_to_usable_cores
 from sentinode.machine.ranks import ALONE, Ranks, joined
 from sentinode.nets.engine import Engine, fastest, in_whole_numbers, named
+from sentinode.nets.room import with_room
 from sentinode.nets.trained import Run, load, weights_digest
 from sentinode.progress import Progress, Tick
 from sentinode.scores import Scores, probability_of, write_scores, write_submission
@@ -27,6 +30,8 @@ from sentinode.tiles.store import Store
 
 CALIBRATION, FEWEST = 128, 32
 """Most and fewest tiles that calibrate 8-bit whole numbers; as many others judge them."""
+WORTH_S = 15.0
+"""Seconds of work in plain fp32 from which on `predict` looks for a faster form: converting a network takes a fifth of it."""
 LABEL_TROUBLE = {"no image for label", "label is not a class"}
 """Reasons of the quarantine that concern a table of labels, not an image to score."""
 
@@ -139,30 +144,38 @@ def check_whole(tiles: Path, store: Store) -> None:
 
 
 def score_store(runs: Sequence[str | Path], store: Store, views: int = 1, quiet: bool = False) -> Scores:
-    """Return the scores of `store` under the mean logit of `runs` (folders), each over `views` dihedral views."""
-    return score_runs([load(run) for run in runs], store, settings_from(PredictSettings, None, {"views": views}), quiet=quiet)
+    """Return the scores of `store` under the mean logit of `runs` (folders), each over `views` dihedral views, in plain fp32."""
+    return score_runs([load(run) for run in runs], store, PredictSettings(views=views, precision="fp32"), quiet=quiet)  # type: ignore[arg-type]
 
 
-def arithmetic_of(
-    run: Run, store: Store, settings: PredictSettings, ranks: Ranks, say: Callable[[str], object]
-) -> tuple[str, dict[str, Any]]:
-    """Return in what arithmetic a run computes, by its name and as `Run.logits` takes it; auto: the fastest form for the first tiles.
+def arithmetic_of(run: Run, store: Store, settings: PredictSettings, ranks: Ranks) -> tuple[str, str, dict[str, Any]]:
+    """Return in what arithmetic a run computes: its name, why, and as `Run.logits` takes it.
 
-    Few tiles are not worth measuring for: they are computed in plain fp32. Of several processes the first measures for all, but
-    each calibrates 8-bit whole numbers for itself, on the same tiles.
+    Of several processes each calibrates 8-bit whole numbers for itself, on the same tiles.
     """
-    if settings.precision == "int8":
-        engine = whole(run, store, settings.batch)
-    elif settings.precision != "auto" or not len(store):
-        precision = "fp32" if settings.precision == "auto" else settings.precision
-        return f"eager {precision}", {"precision": precision}
-    else:
-        example = run.transform()(torch.from_numpy(np.array(store.tiles[: settings.batch])).to(run.device))
-        measured = fastest(run.model, example, tiles=len(store) * settings.views) if ranks.first else None
-        name = ranks.told(measured.name if measured else "")
-        engine = measured or named(name, run.model, example)
-    say(f"{engine.name}: {engine.reasons}")
-    return engine.name, {"form": engine.call}
+    if settings.precision not in {"auto", "int8"}:
+        return f"eager {settings.precision}", "asked for", {"precision": settings.precision}
+    engine = whole(run, store, settings.batch) if settings.precision == "int8" else measured(run, store, settings, ranks)
+    return engine.name, engine.reasons, {"form": engine.call}
+
+
+def measured(run: Run, store: Store, settings: PredictSettings, ranks: Ranks) -> Engine:
+    """Return a run's fastest form for the first tiles; of several processes the first measures for all.
+
+    Little work is left to plain fp32, and told without a rate: a prediction that is made again then gives the same bytes.
+    """
+    transform, at_most, tiles = run.transform(), min(settings.batch, len(store)), len(store) * settings.views
+
+    def input_of(at_once: int) -> Tensor:
+        inputs: Tensor = transform(torch.from_numpy(np.array(store.tiles[:at_once])).to(run.device))
+        return inputs
+
+    if ranks.first:
+        engine, _ = with_room(lambda k: fastest(run.model, input_of(k), tiles=tiles, worth_s=WORTH_S), at_most)
+        ranks.told(engine.name)
+        return engine
+    name = ranks.told("")
+    return with_room(lambda k: named(name, run.model, input_of(k)), at_most)[0]
 
 
 def whole(run: Run, store: Store, batch: int) -> Engine:
@@ -222,21 +235,23 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
         )
     set_allocator()
     keep_to_usable_cores()
-    device, _ = choose_device(settings.device)
     progress = Progress(quiet)
     say = functools.partial(progress.say, always=True)
-    members, names = [], []
+    plan, members = plan_prediction(settings, ranks), []
+    for line in ("plan:", *plan.lines()):
+        progress.say(line)
     first, last = ranks.span(len(store), settings.batch)
     for number, run in enumerate(runs, 1):
-        run.model.to(device)
-        name, arithmetic = arithmetic_of(run, store, settings, ranks, progress.say)
-        names.append(name)
-        with progress.track(f"run {number} of {len(runs)}", last - first) as tick:
-            done = checking(store, first, tick)
-            how: dict[str, Any] = {"views": settings.views, "done": done, "say": say}
-            with refusing(device):
+        run.model.to(plan.device)
+        with refusing(plan.device):
+            name, why, arithmetic = arithmetic_of(run, store, settings, ranks)
+            plan = plan.and_then(name, why)
+            progress.say(f"  arithmetic: {name} ({why})")
+            with progress.track(f"run {number} of {len(runs)}", last - first) as tick:
+                done = checking(store, first, tick)
+                how: dict[str, Any] = {"views": settings.views, "done": done, "say": say}
                 own = run.logits(store.tiles[first:last], settings.batch, **how, **arithmetic)
-            logits = ranks.gathered(own)
+                logits = ranks.gathered(own)
         members.append(logits.astype(np.float64))
     logit = mean_logit(members)
     table = pd.DataFrame(
@@ -251,4 +266,4 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
     if len(members) > 1:
         table = table.assign(**{f"logit_{number}": member for number, member in enumerate(members, 1)})
     digests = [weights_digest(run.path) for run in runs]
-    return Scores(table, {"runs": digests, "store": store.digest, "views": settings.views, "arithmetic": names})
+    return Scores(table, {"runs": digests, "store": store.digest, "views": settings.views, "plan": dataclasses.asdict(plan)})

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sentinode.errors import MachineProblem
-from sentinode.machine.cgroup import ROOT, field, memory_limits
+from sentinode.limits import ROOT, field, memory_limits
 
 MALLOC_SETTINGS = {-3: 1 << 30, -1: 2**31 - 1, -2: 64 << 20}
 """glibc: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD. Big blocks then stay with the process instead of going back to the system

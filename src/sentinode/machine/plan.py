@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sentinode.errors import MachineProblem, UsageProblem, shown
+from sentinode.limits import usable_cores
 from sentinode.machine.memory import available_bytes
-from sentinode.machine.probe import has_tf32, usable_cores
+from sentinode.machine.probe import has_tf32
 from sentinode.machine.ranks import ALONE, Ranks, started
 from sentinode.settings import TrainSettings
 
@@ -55,7 +56,12 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Return one line a choice, with its reason."""
-        return [f"  {name}: {getattr(self, name)} ({why})" for name, why in self.reasons.items()]
+        return reasoned(self, self.reasons)
+
+
+def reasoned(plan: object, reasons: dict[str, str]) -> list[str]:
+    """Return one line for each choice of a plan that has a reason."""
+    return [f"  {name}: {getattr(plan, name)} ({why})" for name, why in reasons.items()]
 
 
 def choose_device(device: str) -> tuple[str, str]:
@@ -155,7 +161,7 @@ def make_plan(
             if settings.memory_format != "auto"
             else "the order in which tiles arrive, and the faster one for convolutions",
             "compile": "not tried",
-            "threads": why_threads(settings, threads, ranks),
+            "threads": why_threads(settings.threads, threads, ranks),
             **(
                 {"processes": f"torchrun's, {ranks.local_world} on this machine; micro-batches go round"}
                 if ranks.world > 1
@@ -180,10 +186,10 @@ def why_micro(settings: TrainSettings, micro: int, *, on_gpu: bool, ranks: Ranks
     return "a GPU takes the whole batch, and halves it where that does not fit" if on_gpu else "memory stays small at full speed"
 
 
-def why_threads(settings: TrainSettings, threads: int, ranks: Ranks) -> str:
-    """Return why so many threads compute."""
+def why_threads(asked: int, threads: int, ranks: Ranks) -> str:
+    """Return why so many threads compute; `asked`: 0 where nobody did."""
     cores = usable_cores()
-    if settings.threads:
+    if asked:
         return "asked for"
     if ranks.local_world > 1:
         return f"{cores} usable cores divided by the processes of this machine, or OMP_NUM_THREADS"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentinode.errors import MachineProblem, UsageProblem, nearest, shown
-from sentinode.machine.cgroup import ROOT, cpu_quota
+from sentinode.limits import ROOT, usable_cores
 from sentinode.machine.memory import limit_bytes, set_allocator
 
 if TYPE_CHECKING:
@@ -87,13 +87,6 @@ def has_tf32(device: str) -> bool:
     import torch
 
     return device.startswith("cuda") and torch.cuda.is_available() and torch.cuda.get_device_capability(device) >= TF32_SINCE
-
-
-def usable_cores(root: Path = ROOT) -> int:
-    """Return how many cores this process may keep busy: its affinity, cut to whole cores of the container's quota; at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota(root)
-    return cores if quota is None else max(1, min(cores, math.floor(quota)))
 
 
 def keep_to_usable_cores() -> None:

@@ -16,8 +16,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from sentinode.errors import MachineProblem, RunProblem, UsageProblem
+from sentinode.limits import usable_cores
 from sentinode.machine.memory import out_of_memory
-from sentinode.machine.probe import usable_cores
 
 if TYPE_CHECKING:  # the command line asks who speaks before anything heavy is imported
     import numpy as np

@@ -58,7 +58,14 @@ class Engine:
     reasons: str
 
 
-def fastest(module: nn.Module, example: Tensor, *, allowed: Literal["auto", "fp32"] = "auto", tiles: int | None = None) -> Engine:
+def fastest(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    allowed: Literal["auto", "fp32"] = "auto",
+    tiles: int | None = None,
+    worth_s: float = 0.0,
+) -> Engine:
     """Return the form of `module` that takes the least time for `example`.
 
     The forms are timed in turn, the least of several counts, and less than fp32 is taken only where it is `GAIN` times faster. The
@@ -74,6 +81,8 @@ def fastest(module: nn.Module, example: Tensor, *, allowed: Literal["auto", "fp3
         "fp32" leaves out all reduced arithmetic.
     tiles
         How many are to come; choosing stops when it would take too large a share of them. None: all forms are tried.
+    worth_s
+        Seconds: what plain fp32 does with all `tiles` in less is left to it.
     """
     module = placed(module.eval(), example.device)
     made = forms(module, example)
@@ -82,7 +91,11 @@ def fastest(module: nn.Module, example: Tensor, *, allowed: Literal["auto", "fp3
     reference = calls[plain](example)
     times = {plain: seconds(calls[plain], example)}
     left_out: dict[str, str] = {}
-    ends = time.perf_counter() + (float("inf") if tiles is None else SHARE * times[plain] * tiles / len(example))
+    away: dict[str, float] = {}
+    work_s = float("inf") if tiles is None else times[plain] * tiles / len(example)
+    if work_s < worth_s:
+        return Engine(plain, "fp32", calls[plain], f"so few tiles take less than {worth_s:.0f} s as it is")
+    ends = time.perf_counter() + SHARE * work_s
     for name, make in list(made.items())[1:]:
         precision = name.split()[1]
         if allowed == "fp32" and precision != "fp32":
@@ -102,12 +115,12 @@ def fastest(module: nn.Module, example: Tensor, *, allowed: Literal["auto", "fp3
         if not error <= BOUNDS[precision]:
             left_out[name] = f"{error:.2g} away from {plain}"
             continue
-        calls[name], times[name] = call, seconds(call, example)
+        calls[name], times[name], away[name] = call, seconds(call, example), error
     for _ in range(ROUNDS - 1):
         for name in [n for n in times if times[n] <= HOPELESS * min(times.values())]:
             times[name] = min(times[name], seconds(calls[name], example))
     chosen = choose(times)
-    return Engine(chosen, chosen.split()[1], calls[chosen], told(times, left_out, len(example)))
+    return Engine(chosen, chosen.split()[1], calls[chosen], told(times, away, left_out, len(example)))
 
 
 def choose(times: dict[str, float]) -> str:
@@ -180,8 +193,9 @@ def disagreement(result: Tensor, reference: Tensor) -> float:
     return float((result - reference).norm() / reference.norm().clamp_min(1e-12))
 
 
-def told(times: dict[str, float], left_out: dict[str, str], batch: int) -> str:
-    """Return the forms with their tiles/s, fastest first, then those left out with the reason."""
+def told(times: dict[str, float], away: dict[str, float], left_out: dict[str, str], batch: int) -> str:
+    """Return the forms with their tiles/s, fastest first, reduced ones with how far they are from fp32; then those left out, and why."""
+    far = {name: f" ({error:.1g} away from fp32)" for name, error in away.items() if not name.endswith("fp32")}
     order = sorted(times, key=times.__getitem__)
-    parts = [", ".join(f"{name} {batch / times[name]:,.0f} tiles/s" for name in order)]
+    parts = [", ".join(f"{name} {batch / times[name]:,.0f} tiles/s{far.get(name, '')}" for name in order)]
     return "; ".join([*parts, *(f"{name} left out ({why})" for name, why in left_out.items())])

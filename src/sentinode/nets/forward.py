@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from sentinode.machine.memory import refusing
 from sentinode.nets.room import fewer, with_room
 from sentinode.nets.transform import Transform
 
@@ -108,7 +109,7 @@ def logits(
             made.append(torch.stack(passes).mean(0))
         return torch.cat(made)
 
-    with arithmetic(device, precision), evaluation(model), leaving_cores(model):
+    with arithmetic(device, precision), evaluation(model), leaving_cores(model), refusing(device.type):
         for part in parts:
             planned = min(most, len(part))
             made, at_once = with_room(functools.partial(of, part), planned)

@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from sentinode.errors import StoreProblem
+from sentinode.limits import usable_cores
 from sentinode.progress import Progress
 from sentinode.qc.landmarks import Landmarks, joined, landmarks, meetings
 from sentinode.qc.pixels import SAME, SAME_PART, align
 from sentinode.tiles.fingerprint import CHUNK, Codes, Prints, Tiles, fingerprints, is_blank, near_pairs
 from sentinode.tiles.passport import views_of
-from sentinode.tiles.store import Store, map_blocks, tile_reader, usable_cores
+from sentinode.tiles.store import Store, map_blocks, tile_reader
 
 COLUMNS = ("id_a", "id_b", "kind", "view", "dx", "dy", "distance", "label_a", "label_b", "conflict")
 """Columns of the table of pairs."""

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from sentinode.errors import SourceProblem, UsageProblem, shown
+from sentinode.limits import usable_cores
 from sentinode.progress import Progress
 from sentinode.run import claim_folder, clear_folder, disk_problems, is_leftover, read_json, write_json
 from sentinode.settings import PackSettings, settings_from
@@ -25,7 +26,7 @@ from sentinode.tiles.decode import Outcome, TileReader, tile_digest
 from sentinode.tiles.journal import Block
 from sentinode.tiles.listing import Listing, is_store
 from sentinode.tiles.plan import Plan, fingerprint, plan_pack, row_batches, store_record
-from sentinode.tiles.store import FORMAT, HEADER_BYTES, UNFINISHED, Store, StoreWriter, open_store, usable_cores
+from sentinode.tiles.store import FORMAT, HEADER_BYTES, UNFINISHED, Store, StoreWriter, open_store
 from sentinode.tiles.stored import Stored
 
 BLOCK_BYTES = 1 << 20

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sentinode.errors import StoreProblem, shown
+from sentinode.limits import usable_cores
 from sentinode.progress import Progress
 from sentinode.run import disk_problems, read_json, replacing, write_json
 from sentinode.tiles.decode import tile_digest
@@ -298,11 +299,6 @@ def open_store(path: str | Path) -> Store:
     if len(classes) != 2 or not rows["label"].isin([UNKNOWN, 0, 1]).all() or rows.isna().to_numpy().any():
         raise StoreProblem(f"labels -1, 0, 1 and no gaps in {shown(path / 'rows.parquet')}", "others", again)
     return Store(path, tiles, rows, (str(classes[0]), str(classes[1])), digest, record, stamp)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def stream_blocks(store: Store) -> Iterator[tuple[int, Tiles]]:

@@ -1,8 +1,9 @@
 """Container limits are found at every level, in both versions of the control groups; files are made as the kernel writes them."""
 
+import os
 from pathlib import Path
 
-from sentinode.machine.cgroup import control_folders, cpu_quota, memory_limits
+from sentinode.limits import control_folders, cpu_quota, memory_limits, usable_cores
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -75,3 +76,10 @@ def test_version_1_writes_no_quota_as_minus_one(tmp_path: Path) -> None:
         },
     )
     assert cpu_quota(root) is None
+
+
+def test_cores_are_those_of_the_affinity_cut_by_the_quota(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert usable_cores(tmp_path) == cores
+    write(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"})
+    assert usable_cores(tmp_path) == 1

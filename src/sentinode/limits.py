@@ -1,9 +1,11 @@
-"""What a Linux container allows this process: the control-group files, version 2 and 1. Elsewhere there are none.
+"""What the system allows this process: cores, and a Linux container's control-group files, version 2 and 1.
 
 A limit may stand at any level above the process, and inside a container the path that the kernel names is often not the one that
 is mounted. So every level that can be found is read, from the process's own group up to the root of the mount.
 """
 
+import math
+import os
 from pathlib import Path, PurePosixPath
 
 ROOT = Path("/")
@@ -76,3 +78,10 @@ def cpu_quota(root: Path = ROOT) -> float | None:
         if quota is not None and quota > 0 and period:
             quotas.append(quota / period)
     return min(quotas, default=None)
+
+
+def usable_cores(root: Path = ROOT) -> int:
+    """Return how many cores this process may keep busy: its affinity, cut to whole cores of the container's quota; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota(root)
+    return cores if quota is None else max(1, min(cores, math.floor(quota)))
