@@ -21,7 +21,7 @@ from benchmarks.goal import PEERS
 from benchmarks.minutes import auroc_table
 from benchmarks.minutes import draw as draw_minutes
 from benchmarks.peers import class_folders
-from benchmarks.records import Figure, Record, conditions, latest, warnings
+from benchmarks.records import Figure, Record, conditions, latest, newest, warnings
 from benchmarks.synthetic import write_folder
 from sentinode.report.style import MODEL, look, new_figure, save
 from sentinode.run import write_bytes, write_json
@@ -48,7 +48,9 @@ class Row:
 
 ROWS = (
     Row("pack", "speedup", "pack TIFFs", "Pillow and np.save"),
+    Row("pack", "speedup_switches", "pack TIFFs", "Pillow, a thread a core, our allocator"),
     Row("feed", "speedup", "feed tiles", "torchvision, DataLoader", "share_of_copy", "of gathering rows alone"),
+    Row("feed", "speedup_switches", "feed tiles", "torchvision, DataLoader, our allocator"),
     Row("epoch", "speedup", "CNN epoch, plan's choice", "DataLoader, plain loop, fp32", "share_of_peak"),
     Row("epoch", "speedup_fp32", "CNN epoch, fp32", "DataLoader, plain loop, fp32", "share_of_peak_fp32"),
     Row("epoch", "speedup_allocator", "CNN epoch, plan's choice", "plain loop, our allocator"),
@@ -124,8 +126,22 @@ def aurocs(found: dict[str, Record | str]) -> list[str]:
     return [auroc_table(record), "![AUROC against minutes](minutes.png)", "\n".join(f"- {note}" for note in record.notes)]
 
 
-def page(found: dict[str, Record | str], started: dict[str, object], minutes: float) -> str:
-    """Return the board as a Markdown page."""
+def longer_runs(out: Path) -> str:
+    """Return where the curves lie that take longer than a board: each from a run of its own, on the machine that its record names."""
+    pictures = {
+        "scaling": "tiles/s from 1,000 to 220,000 tiles, on one core and on two",
+        "minutes": "AUROC at 1, 5 and 20 minutes",
+    }
+    lines = []
+    for suite, words in pictures.items():
+        if (folder := newest(suite)) is not None:
+            place = Path(os.path.relpath(folder, out)).as_posix()
+            lines.append(f"- A longer run: {words}: [curves]({place}/{suite}.png), [record]({place}/README.md)")
+    return "\n".join(lines)
+
+
+def page(found: dict[str, Record | str], started: dict[str, object], minutes: float, out: Path) -> str:
+    """Return the board as a Markdown page, to lie in `out`."""
     machine = started["machine"]
     assert isinstance(machine, dict)
     gpus = "".join(f", {gpu['name']}" for gpu in machine["gpus"])
@@ -143,6 +159,7 @@ def page(found: dict[str, Record | str], started: dict[str, object], minutes: fl
             ]
         ),
         *aurocs(found),
+        longer_runs(out),
         "\n".join(f"- {suite}: not measured: {why}" for suite, why in found.items() if isinstance(why, str)),
         "\n".join(f"- {said}" for said in warnings(started)),
         f"{machine['cores']} cores of {machine['cpu']}{gpus}; {minutes:.0f} minutes. Quick suites, three turns of each side in turn; peers "
@@ -202,7 +219,7 @@ def main() -> None:
     draw(found, chosen.out)
     if isinstance(trained := found.get("minutes"), Record):
         draw_minutes(trained, chosen.out)
-    text = page(found, started, minutes)
+    text = page(found, started, minutes, chosen.out)
     write_bytes(chosen.out / "README.md", text.encode())
     print("\n" + text)
 

@@ -2,7 +2,7 @@
 
 Inside the clock is one pass over all tiles, to float32 batches of 64 in memory, from the same TIFF files; the peer's processes
 already run, ours holds the tiles of a packed store in memory (packing is timed by `pack`); one untimed pass of each before. Each
-side lives in its own process, so that our allocator settings do not help the peer.
+side lives in its own process, so that our allocator settings do not help the peer; it runs once more with them, the one switch it has.
 """
 
 import tempfile
@@ -14,15 +14,33 @@ from benchmarks.records import Record, conditions, figure, share
 from benchmarks.suite import clock_of, finish, parser, turns
 from benchmarks.workers import Worker, serve
 
+VARIANTS = {
+    "sentinode": "resident store: gather, dihedral views, normalise",
+    "torchvision": f"torchvision ImageFolder, flips, ToTensor, Normalize, DataLoader(num_workers={LOADERS})",
+    "torchvision-switches": "the same with our allocator settings",
+    "copy": "the bound: rows gathered and made float32, nothing else",
+}
+"""What each variant is."""
+
+
+def child(variant: str, data: Path) -> None:
+    """Serve one variant: `data` is the store for ours and the bound, the class folders for the peers."""
+    from benchmarks import ours, peers
+
+    if variant == "torchvision-switches":
+        from sentinode.machine.memory import set_allocator
+
+        set_allocator()
+    feeding = {"sentinode": ours.feeding, "copy": ours.copying}.get(variant, peers.feeding)
+    serve(feeding(data))
+
 
 def main() -> None:
     options = parser(__doc__ or "", repeats=10)
-    options.add_argument("--worker", choices=("sentinode", "torchvision", "copy"), help="be the child that serves this variant")
+    options.add_argument("--worker", choices=tuple(VARIANTS), help="be the child that serves this variant")
     chosen = options.parse_args()
     if chosen.worker:
-        from benchmarks import ours, peers
-
-        serve({"sentinode": ours.feeding, "torchvision": peers.feeding, "copy": ours.copying}[chosen.worker](chosen.tiles))
+        child(chosen.worker, chosen.tiles)
         return
     import sentinode
 
@@ -34,20 +52,19 @@ def main() -> None:
         with (
             Worker("benchmarks.feed", "--tiles", store, "--worker", "sentinode") as ours_worker,
             Worker("benchmarks.feed", "--tiles", str(folders), "--worker", "torchvision") as peer,
+            Worker("benchmarks.feed", "--tiles", str(folders), "--worker", "torchvision-switches") as switched,
             Worker("benchmarks.feed", "--tiles", store, "--worker", "copy") as bound,
         ):
-            raw = in_turn({"sentinode": ours_worker, "torchvision": peer, "copy": bound}, turns(chosen))
+            workers = {"sentinode": ours_worker, "torchvision": peer, "torchvision-switches": switched, "copy": bound}
+            raw = in_turn(workers, turns(chosen))
     record = Record(
         suite="feed",
         clock=clock_of(__doc__ or ""),
-        variants={
-            "sentinode": "resident store: gather, dihedral views, normalise",
-            "torchvision": f"torchvision ImageFolder, flips, ToTensor, Normalize, DataLoader(num_workers={LOADERS})",
-            "copy": "the bound: rows gathered and made float32, nothing else",
-        },
+        variants=VARIANTS,
         raw=raw,
         figures={
             "speedup": figure(ratio(raw, "sentinode", "torchvision"), "x", bar=12),
+            "speedup_switches": figure(ratio(raw, "sentinode", "torchvision-switches"), "x"),
             "share_of_copy": share(raw, "sentinode", "copy"),
         },
         conditions=started | {"n": raw["sentinode"][0]["n"]},

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,19 @@ MEAN, STD = (0.70, 0.54, 0.70), (0.24, 0.28, 0.21)
 """Colours that the peers normalise by: about those of PatchCamelyon."""
 
 
-def pillow_pack(folder: Path, out: Path) -> int:
+def pillow_pack(folder: Path, out: Path, threads: int = 1) -> int:
     """Read every training TIFF of a Kaggle folder with Pillow, one after another, save them as one array; return how many."""
-    paths = sorted((folder / "train").glob("*.tif"))
-    tiles = []
-    for path in paths:
+
+    def read(path: Path) -> Any:
         with Image.open(path) as image:
-            tiles.append(np.asarray(image))
+            return np.asarray(image)
+
+    paths = sorted((folder / "train").glob("*.tif"))
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            tiles = list(pool.map(read, paths))
+    else:
+        tiles = [read(path) for path in paths]
     np.save(out, np.stack(tiles))
     return len(tiles)
 

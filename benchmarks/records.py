@@ -106,16 +106,22 @@ def read_record(folder: Path) -> Record:
         raise DataProblem(f"a whole record in {shown(folder)}", str(error), "run the suite again") from error
 
 
-def latest(suite: str, root: Path = RECORDS) -> Record:
-    """Return the newest record of `suite`; DataProblem where there is none."""
+def newest(suite: str, root: Path = RECORDS) -> Path | None:
+    """Return the folder of the newest record of `suite`, or None where there is none."""
     found = []
     for folder in root.glob(f"????-??-??-{suite}*"):
         rest = folder.name[len("0000-00-00-") + len(suite) :]
         if rest == "" or (rest.startswith("-") and rest[1:].isdigit()):
             found.append((folder.name[:10], int(rest[1:] or 1), folder))
-    if not found:
+    return max(found)[2] if found else None
+
+
+def latest(suite: str, root: Path = RECORDS) -> Record:
+    """Return the newest record of `suite`; DataProblem where there is none."""
+    folder = newest(suite, root)
+    if folder is None:
         raise DataProblem(f"a record of suite {shown(suite)}", f"none in {shown(root)}", f"run python -m benchmarks.{suite}")
-    return read_record(max(found)[2])
+    return read_record(folder)
 
 
 def table(record: Record) -> str:

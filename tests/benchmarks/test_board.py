@@ -1,6 +1,7 @@
 """The board names what was not measured, and holds no folder of the machine."""
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import board
-from benchmarks.board import ROWS, lines_of, page, run_suite, words_of
+from benchmarks.board import ROWS, lines_of, longer_runs, page, run_suite, words_of
 from benchmarks.environments import HOME, PACKAGES
 from benchmarks.records import Figure, Record, conditions
 
@@ -21,12 +22,19 @@ def record(suite: str) -> Record:
     return Record(suite, "", {}, {}, figures, {})
 
 
-def test_every_suite_of_the_board_stands_on_its_page() -> None:
+def test_every_suite_of_the_board_stands_on_its_page(tmp_path: Path) -> None:
     found: dict[str, Record | str] = {row.suite: record(row.suite) for row in ROWS}
     assert [row for row, _, _ in lines_of(found)] == list(ROWS)
-    text = page(found | {"minutes": "random tiles"}, conditions(), 8.0)
+    text = page(found | {"minutes": "random tiles"}, conditions(), 8.0, tmp_path)
     assert text.count("2.0x of ") == sum(bool(row.bound) for row in ROWS)
     assert "- minutes: not measured: random tiles" in text
+
+
+def test_the_page_leads_to_the_longer_runs() -> None:
+    out = Path(board.__file__).parent / "board"
+    links = re.findall(r"\((.*?)\)", longer_runs(out))
+    assert [Path(link).name for link in links] == ["scaling.png", "README.md", "minutes.png", "README.md"]
+    assert all((out / link).is_file() for link in links)
 
 
 def test_a_peer_that_cannot_be_installed_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
