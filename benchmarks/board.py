@@ -21,11 +21,13 @@ from benchmarks.goal import PEERS
 from benchmarks.minutes import auroc_table
 from benchmarks.minutes import draw as draw_minutes
 from benchmarks.peers import class_folders
-from benchmarks.records import Figure, Record, conditions, latest, newest, warnings
+from benchmarks.records import Figure, Record, conditions, latest, newest, read_record, warnings
 from benchmarks.synthetic import write_folder
 from sentinode.report.style import MODEL, look, new_figure, save
 from sentinode.run import write_bytes, write_json
 
+OUT = Path(__file__).parent / "board"
+"""Where the board lies."""
 TILES, FEW = 1024, 64
 """Random tiles: of the folder that is timed; of those that judge."""
 ONE_EPOCH = 1.0
@@ -85,7 +87,7 @@ def random_tiles(home: Path, n: int = TILES) -> Path:
 
 def words_of(suite: str, chosen: argparse.Namespace) -> list[str]:
     """Return what else stands on a suite's command line, its peer's environment made where it is missing."""
-    needed = "fastai" if suite == "minutes" and "fastai" in chosen.peers else HOMES.get(suite)
+    needed = "fastai" if suite == "minutes" and any(peer.startswith("fastai") for peer in chosen.peers) else HOMES.get(suite)
     words = ["--environment", str(home_of(needed, chosen.environments).resolve())] if needed else []
     if suite != "minutes":
         return [*words, "--quick", "--repeats", "3"]
@@ -127,7 +129,9 @@ def aurocs(found: dict[str, Record | str]) -> list[str]:
 
 
 def longer_runs(out: Path) -> str:
-    """Return where the curves lie that take longer than a board: each from a run of its own, on the machine that its record names."""
+    """Return where the curves lie that take longer than a board, if it is to lie beside them: each from a run of its own."""
+    if out.resolve() != OUT.resolve():
+        return ""
     pictures = {
         "scaling": "tiles/s from 1,000 to 220,000 tiles, on one core and on two",
         "minutes": "AUROC at 1, 5 and 20 minutes",
@@ -136,7 +140,9 @@ def longer_runs(out: Path) -> str:
     for suite, words in pictures.items():
         if (folder := newest(suite)) is not None:
             place = Path(os.path.relpath(folder, out)).as_posix()
-            lines.append(f"- A longer run: {words}: [curves]({place}/{suite}.png), [record]({place}/README.md)")
+            where = read_record(folder).conditions
+            told = f"on {where['machine']['cores']} cores of {where['machine']['cpu']}, {where['started'][:10]}"
+            lines.append(f"- A longer run, {told}: {words}: [curves]({place}/{suite}.png), [record]({place}/README.md)")
     return "\n".join(lines)
 
 
@@ -194,8 +200,7 @@ def draw(found: dict[str, Record | str], out: Path) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--tiles", type=Path, metavar="DIR", help="folder with kaggle/, pcam/train/, pcam/valid/ (random tiles)")
-    out = Path(__file__).parent / "board"
-    options.add_argument("--out", type=Path, default=out, help="where the board goes (benchmarks/board)")
+    options.add_argument("--out", type=Path, default=OUT, help="where the board goes (benchmarks/board)")
     options.add_argument("--suites", nargs="+", choices=SUITES, default=SUITES, help="which suites (all)")
     options.add_argument(
         "--environments", type=Path, default=HOME, help=f"folder of the peers' environments; missing ones are made ({HOME.name})"

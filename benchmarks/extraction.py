@@ -90,8 +90,8 @@ def usual(folders: Path, *, switches: bool = False) -> Callable[[], Measured]:
 
     layout = torch.channels_last if switches else torch.contiguous_format
     model = resnet().to(memory_format=layout)
-    from timm.data import create_transform
-    from torchvision.datasets import ImageFolder  # type: ignore[import-untyped]
+    from timm.data import create_transform  # type: ignore[attr-defined]
+    from torchvision.datasets import ImageFolder
 
     config = model.pretrained_cfg
     transform = create_transform(

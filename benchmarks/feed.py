@@ -2,7 +2,7 @@
 
 Inside the clock is one pass over all tiles, to float32 batches of 64 in memory, from the same TIFF files; the peer's processes
 already run, ours holds the tiles of a packed store in memory (packing is timed by `pack`); one untimed pass of each before. Each
-side lives in its own process, so that our allocator settings do not help the peer; it runs once more with them, the one switch it has.
+side lives in its own process, so that our allocator settings do not help the peer; it runs once more with them.
 """
 
 import tempfile

@@ -36,6 +36,7 @@ needs more (after 3 it had seen 0.8943)."""
 VARIANTS = {
     "ours": "sentinode pack + train --backbone frozen",
     "fastai": "fastai: vision_learner, fine_tune, fp32",
+    "fastai-switches": "the same with our allocator settings; fastai has no other switch on a CPU",
     "timm": "DataLoader + timm's network, all weights, fp32 NCHW",
     "timm-switches": "the same with our allocator settings, channels-last and bf16 autocast",
     "cnn": "DataLoader + plain loop, the small CNN from nothing, fp32",

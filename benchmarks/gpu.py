@@ -79,11 +79,11 @@ def waits(one: Callable[[], Measured], device: str) -> int | None:
         return None
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")  # type: ignore[no-untyped-call]
+        torch.cuda.set_sync_debug_mode("warn")
         try:
             one()
         finally:
-            torch.cuda.set_sync_debug_mode("default")  # type: ignore[no-untyped-call]
+            torch.cuda.set_sync_debug_mode("default")
     return sum("synchronizing" in str(warning.message) for warning in seen)
 
 

@@ -10,6 +10,7 @@ it, since nobody could look. With --each it trains once for each deadline, its s
 """
 
 import argparse
+import itertools
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,9 @@ NAMES = {
     "timm-switches": "timm's network in a plain loop, bf16, channels-last, our allocator settings",
     "timm": "timm's network in a plain loop, fp32",
     "fastai": "fastai: vision_learner, fine_tune, fp32",
+    "fastai-switches": "fastai: vision_learner, fine_tune, fp32, our allocator settings",
     "cnn": "the small CNN from nothing in a plain loop, fp32",
+    "cnn-switches": "the small CNN from nothing in a plain loop, bf16, channels-last, our allocator settings",
 }
 """What each is."""
 PROBED = 2
@@ -64,7 +67,7 @@ def plan(variant: str, minutes: float, curve: list[tuple[float, float]]) -> int:
     """Return how many epochs a peer has time for, after the two looks at `curve`; fastai trains the head alone for one more."""
     (first, _), (second, _) = curve[:PROBED]
     quarter = second - first
-    return max(1, int((60 * minutes - (first - quarter)) / (CHECKS * quarter)) - (variant == "fastai"))
+    return max(1, int((60 * minutes - (first - quarter)) / (CHECKS * quarter)) - variant.startswith("fastai"))
 
 
 def by(trainings: list[Measured], minutes: float) -> float | None:
@@ -182,7 +185,8 @@ def draw(record: Record, out: Path) -> None:
         picture = new_figure((6.4, 4.2))
         axes = picture.add_subplot()
         peers = [variant for variant in record.raw if not variant.startswith("ours")]
-        for variant, colour, line in zip(peers, (POSITIVE, FLOOR, WRONG, NEGATIVE), ("-", "--", "-.", ":"), strict=False):
+        styles = zip(itertools.cycle((POSITIVE, FLOOR, WRONG, NEGATIVE)), itertools.cycle(("-", "--", "-.")), strict=False)
+        for variant, (colour, line) in zip(peers, styles, strict=False):  # twelve before one comes again
             seen = sorted(point for one in record.raw[variant] if one["turn"] == 1 for point in one["curve"])
             best = [max(auroc for _, auroc in seen[: at + 1]) for at in range(len(seen))]
             end = max(60 * max(deadlines), seen[-1][0])
@@ -215,7 +219,7 @@ def main() -> None:
     options.add_argument("--epochs", type=int, help="that the peers' schedules are planned for; default: by their measured rate")
     chosen = options.parse_args()
     chosen.deadlines = sorted(chosen.deadlines or (QUICK_DEADLINES if chosen.quick else DEADLINES))
-    if "fastai" in chosen.peers and chosen.environment is None:
+    if any(peer.startswith("fastai") for peer in chosen.peers) and chosen.environment is None:
         options.error("fastai needs --environment, or name other --peers")
     if chosen.install:
         install_beside_our_torch(chosen.environment, *PACKAGES["fastai"])

@@ -37,7 +37,7 @@ EPOCHS = 3
 VARIANTS = {
     "int8": "sentinode predict RUN FOLDER --views 8 --precision int8",
     "auto": "sentinode predict RUN FOLDER --views 8 --precision auto",
-    "fp32": "sentinode predict RUN FOLDER --views 8, as it comes (fp32)",
+    "fp32": "sentinode predict RUN FOLDER --views 8 --precision fp32",
     "one-view": "sentinode predict RUN FOLDER --precision auto, one view",
     "tia": "TIAToolbox PatchPredictor, its defaults, one view",
     "tia-switches": "the same with batch 64, two loader processes and our allocator settings",

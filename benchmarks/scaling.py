@@ -2,7 +2,7 @@
 
 Inside the clock is of `pack` reading and checking every TIFF of a Kaggle folder; of `train` steps of the simple CNN on batches drawn
 from all tiles, which are held in memory (at most 150 steps; feed, augmentation and optimiser included, validation not); of
-`predict` a whole table of scores over one view, the network's loading included. Random tiles, which take the time of real ones.
+`predict` a whole table of scores over one view in fp32, the network's loading included. Random tiles, which take the time of real ones.
 Each measurement is a process of its own, kept on its cores by the system before torch is imported.
 """
 
@@ -44,7 +44,8 @@ def child(job: str, home: Path, cores: int) -> None:
         if job == "pack":
             n = len(sentinode.pack(home / "kaggle", out=store, overwrite=True, quiet=True).rows)
         else:
-            n = len(sentinode.predict(home / "run", store, out=home / "scores.parquet", overwrite=True, quiet=True))
+            options: dict[str, Any] = {"precision": "fp32", "overwrite": True, "quiet": True}  # one arithmetic for all sizes
+            n = len(sentinode.predict(home / "run", store, out=home / "scores.parquet", **options))
         return {"seconds": time.perf_counter() - start, "n": n}
 
     serve(work)

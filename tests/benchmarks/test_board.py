@@ -30,11 +30,11 @@ def test_every_suite_of_the_board_stands_on_its_page(tmp_path: Path) -> None:
     assert "- minutes: not measured: random tiles" in text
 
 
-def test_the_page_leads_to_the_longer_runs() -> None:
-    out = Path(board.__file__).parent / "board"
-    links = re.findall(r"\((.*?)\)", longer_runs(out))
+def test_the_page_leads_to_the_longer_runs_where_it_lies_beside_them(tmp_path: Path) -> None:
+    assert longer_runs(tmp_path) == ""
+    links = re.findall(r"\((.*?)\)", longer_runs(board.OUT))
     assert [Path(link).name for link in links] == ["scaling.png", "README.md", "minutes.png", "README.md"]
-    assert all((out / link).is_file() for link in links)
+    assert all((board.OUT / link).is_file() for link in links)
 
 
 def test_a_peer_that_cannot_be_installed_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import goal_peers
 from benchmarks.clock import Measured
-from benchmarks.minutes import auroc_table, by, draw, few, figures_of, plan, reached_after
+from benchmarks.goal import PEERS
+from benchmarks.minutes import NAMES, auroc_table, by, draw, few, figures_of, plan, reached_after
 from benchmarks.records import Record
 from benchmarks.synthetic import write_folder
 
@@ -99,3 +100,7 @@ def test_few_tiles_keep_the_layout(tmp_path: Path) -> None:
     assert len((small / "kaggle/train_labels.csv").read_text(encoding="utf-8").split()) == 5
     assert len(list((small / "kaggle/train").iterdir())) == 4
     assert len(list((small / "pcam/valid").glob("*/*"))) == 4
+
+
+def test_every_peer_has_its_name() -> None:
+    assert set(PEERS) <= set(NAMES)

@@ -37,6 +37,8 @@ TAIL = """
 
 ## What is not covered
 
+- `predict` with more than 15 s of work chooses by measurement in which form the network computes: made again it may be
+  another one, and the scores a little apart (their header says how far from fp32). With a named `--precision` they have the same bytes.
 - In a container, work without a network (packing, judging, the comparisons of an audit) is not refused memory: the kernel may end it.
 - A kill -9 of `predict` can leave a hidden temporary file (`.scores.csv.PID.tmp`) beside the table.
 - A flipped bit in rows.parquet or in a table of scores is found only if the file cannot be read any more;

@@ -82,6 +82,16 @@ def test_in_default_precision_another_seed_extracts_nothing_again_where_fp32_is_
     assert (second.path / "model.safetensors").read_bytes() == (alone.path / "model.safetensors").read_bytes()
 
 
+def test_the_plan_of_a_frozen_run_has_a_reason_for_each_choice(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = sentinode.train(store, out=tmp_path / "run", **FROZEN | {"quiet": False}).record["plan"]
+    assert set(plan) == {*plan["reasons"], "reasons"} == {"device", "threads", "precision", "engine", "reasons"}
+    told = capsys.readouterr().err
+    assert all(f"  {name}: {plan[name]} ({plan['reasons'][name]})" in told for name in ("device", "threads"))
+    assert f"features by {plan['engine']}" in told
+
+
 def test_where_features_are_kept_is_no_part_of_a_training(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from sentinode.errors import DataProblem, RunProblem, SourceProblem, StoreProblem, UsageProblem
 from sentinode.fit.train import train
-from sentinode.infer.predict import WORTH_S, predict, score_store
+from sentinode.infer.predict import WORTH_S, measured, predict, score_store
+from sentinode.machine.ranks import Ranks
 from sentinode.nets.engine import Engine, named
 from sentinode.nets.trained import load
 from sentinode.scores import read_scores
+from sentinode.settings import PredictSettings
 from sentinode.tiles.pack import pack
 from sentinode.tiles.split import read_split
 from sentinode.tiles.store import Store
@@ -234,12 +236,10 @@ def test_the_plan_is_told_with_reasons_and_kept_in_the_header(
     place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     threads = torch.get_num_threads()
-    try:
-        predict(*place.runs, place.store.path, out=tmp_path / "s.csv", threads=1, batch=48, precision="bf16")
-    finally:
-        torch.set_num_threads(threads)
+    predict(*place.runs, place.store.path, out=tmp_path / "s.csv", threads=3, batch=48, precision="bf16")
+    assert torch.get_num_threads() == threads, "as before"
     plan, told = read_scores(tmp_path / "s.csv").header["plan"], capsys.readouterr().err
-    assert (plan["device"], plan["threads"], plan["batch"], plan["arithmetic"]) == ("cpu", 1, 48, ["eager bf16"] * 2)
+    assert (plan["device"], plan["threads"], plan["batch"], plan["arithmetic"]) == ("cpu", 3, 48, ["eager bf16"] * 2)
     assert plan["reasons"]["threads"] == "asked for"
     assert plan["reasons"]["arithmetic"] == "asked for; then asked for"
     for name, why in plan["reasons"].items():
@@ -261,10 +261,29 @@ def test_where_memory_is_too_small_for_a_batch_the_form_is_chosen_with_fewer_til
         return named("eager fp32", module, example)
 
     monkeypatch.setattr("sentinode.infer.predict.fastest", fastest)
+    monkeypatch.setattr("sentinode.infer.predict.TRIALS", 1)
     scores = predict(place.runs[0], place.store.path, out=tmp_path / "s.csv", batch=64, quiet=True)
     assert tried == [64 >> k for k in range(len(tried))]
     assert tried[-1] <= most
+    plan = scores.header["plan"]
+    assert (plan["batch"], plan["reasons"]["batch"]) == (tried[-1], "memory is too small for 64 at a time")
     np.testing.assert_allclose(scores.table["logit"], logits_of(place, tmp_path, precision="fp32"), rtol=1e-5, atol=1e-5)
+
+
+def test_where_a_process_cannot_make_the_form_all_compute_in_plain_fp32(place: Place) -> None:
+    class Second(Ranks):
+        """The second of two processes; the first has chosen a form that is unknown here."""
+
+        def told(self, value: Any) -> Any:
+            return value or "openvino fp99"
+
+        def total(self, number: float) -> float:
+            return number
+
+    settings = PredictSettings(batch=16)
+    engine, batch = measured(load(place.runs[0]), place.store, settings, Second(rank=1, world=2))
+    assert (engine.name, batch) == ("eager fp32", 16)
+    assert engine.reasons == "a process of this job cannot make openvino fp99"
 
 
 def test_scores_in_whole_numbers_do_not_depend_on_the_order_of_the_tiles(place: Place, tmp_path: Path) -> None:
@@ -315,6 +334,7 @@ def test_a_folder_in_the_way_of_out_is_told(place: Place, tmp_path: Path) -> Non
     [
         ({"views": 3}, r"expected 1 or 4 or 8 for views; found '3'"),
         ({"batch": 0}, r"batch of at least 1; found 0; change --batch"),
+        ({"threads": -1}, r"threads of at least 0; found -1; change --threads"),
         ({"precision": "int4"}, r"precision; found 'int4'"),
         ({"vews": 8}, r"found 'vews'; did you mean views"),
     ],

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sentinode.machine.memory import (
     limit_bytes,
     memory_problems,
     peak_bytes,
+    refusing,
     set_allocator,
 )
 
@@ -102,6 +104,36 @@ print(int(agreed), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_memory_needs_no_torch() -> None:
     code = "import sys, sentinode.machine.memory as m; m.set_allocator(); m.available_bytes(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="control groups are Linux's")
+def test_threads_and_calls_within_calls_share_a_containers_limit(tmp_path: Path) -> None:
+    """One that enters later and leaves later than another must not take its limit for that of before."""
+    import resource
+
+    root = fake(tmp_path, str(1 << 50), 0)
+    (root / "proc/meminfo").write_text(f"MemTotal: {1 << 42} kB\nMemAvailable: {1 << 42} kB\n", encoding="utf-8")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    entered, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with refusing("cpu", root):
+            entered.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=other)
+    with refusing("cpu", root):
+        limit = resource.getrlimit(resource.RLIMIT_DATA)
+        assert limit != before
+        thread.start()
+        assert entered.wait(30)
+        with refusing("cpu", root):
+            pass
+        assert resource.getrlimit(resource.RLIMIT_DATA) == limit, "the outer one is not done yet"
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limit, "the thread is not done yet"
+    leave.set()
+    thread.join()
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 def test_vm_stat_of_a_mac_is_understood() -> None:

@@ -110,6 +110,21 @@ def test_a_short_run_looks_at_each_precision_once() -> None:
         assert seen == ["fp32", "bf16"] * looks
 
 
+@pytest.mark.parametrize(("step_s", "looks"), [(0.5, 3), (2.0, 2), (30.0, 1)])
+def test_long_steps_are_looked_at_less_often(monkeypatch: pytest.MonkeyPatch, step_s: float, looks: int) -> None:
+    """A probe takes seconds, not minutes: of two precisions, none is begun again after 5 s."""
+    clock, seen = [0.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def step(plan: Plan) -> float:
+        seen.append(plan.precision)
+        clock[0] += step_s
+        return step_s
+
+    choose_precision(Plan("cpu", "auto", 64, 1, True), step)
+    assert seen == ["fp32", "bf16"] * looks
+
+
 def test_a_device_that_is_not_there_is_told() -> None:
     with pytest.raises(MachineProblem, match=r"expected device .*; found .*; "):
         choose_device("cuda:99")

@@ -15,7 +15,7 @@ from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import auroc_so_far, finish, write_history
 from sentinode.fit.start import Job, classifier_of, unwatched
 from sentinode.machine.memory import peak_bytes, peak_gpu_bytes
-from sentinode.machine.plan import choose_device
+from sentinode.machine.plan import choose_device, why_threads
 from sentinode.nets.trained import Run
 from sentinode.run import write_json
 from sentinode.settings import TrainSettings
@@ -26,7 +26,7 @@ Values = npt.NDArray[np.float32]
 def sources_of(job: Job) -> tuple[Source, Source]:
     """Return where the features of the training and of the validation tiles come from.
 
-    Those of the validation tiles are in fp32, as prediction computes: they choose, and the threshold must hold there.
+    Those of the validation tiles are in fp32, as `evaluate` computes: they choose, and the threshold must hold there.
     """
     device, _ = choose_device(job.settings.device)
     pooled = classifier_of(job.network).pooled.to(device)
@@ -70,6 +70,9 @@ def train_frozen(job: Job) -> Run | None:
     kept |= {"picked": dataclasses.asdict(job.picked)} if job.picked.changes else {}
     write_json(job.folder / "unfinished.json", kept)
     keep_floor_sample(job.folder / "floor.npz", *job.parts.train)
+    chosen, reasons = basis_of(job)
+    for told in ("plan:", *(f"  {name}: {chosen[name]} ({why})" for name, why in reasons.items())):
+        job.progress.say(told)
     features = features_of(job)
     before, fitted = time.perf_counter() - job.began, fitted_head(job, job.settings, features)
     for line in fitted.history:  # as everywhere, seconds count from the start of the command
@@ -95,7 +98,7 @@ def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted)
     train, _ = features
     classifier_of(job.network).head.load_state_dict(fitted.head.state_dict())
     write_history(job.folder / "history.csv", fitted.history)
-    device, why_device = choose_device(job.settings.device)
+    chosen, reasons = basis_of(job)
     best = max(range(len(fitted.history)), key=lambda at: fitted.history[at]["valid_auroc"])
     found: dict[str, Any] = {
         "best_epoch": best + 1,
@@ -103,15 +106,22 @@ def finish_frozen(job: Job, features: tuple[Features, Features], fitted: Fitted)
         "valid": {"auroc": fitted.auroc, "loss": fitted.history[best]["valid_loss"]},
         "head": fitted.note,
         "plan": {
-            "device": device,
-            "threads": torch.get_num_threads(),
+            **chosen,
             "precision": train.engine.split()[1],
             "engine": train.engine,
-            "reasons": {"device": why_device, "engine": train.reasons},
+            "reasons": {**reasons, "precision": "that of the engine", "engine": train.reasons},
         },
         "cost": cost(job, features, fitted.history),
     }
     return finish(job, job.network.state_dict(), fitted.valid_logits, found)
+
+
+def basis_of(job: Job) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return device and threads of a frozen run, and why; the engine is chosen by what is to be extracted."""
+    device, why_device = choose_device(job.settings.device)
+    threads = torch.get_num_threads()
+    reasons = {"device": why_device, "threads": why_threads(job.settings.threads, threads, job.ranks)}
+    return {"device": device, "threads": threads}, reasons
 
 
 def stopped_by(settings: TrainSettings, fitted: Fitted) -> str:

@@ -30,7 +30,7 @@ from sentinode.fit.start import Job, start, unwatched
 from sentinode.judge.auroc import auroc
 from sentinode.machine.clock import AIM, Picked, start_of_clock
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
-from sentinode.machine.plan import Plan, check_precision, choose_compile, choose_device, make_plan, with_reading
+from sentinode.machine.plan import LOOK_S, Plan, check_precision, choose_compile, choose_device, make_plan, with_reading
 from sentinode.machine.probe import keep_to_usable_cores
 from sentinode.machine.ranks import ALONE, Ranks, attempt, joined
 from sentinode.nets.compiled import compile_problems
@@ -104,30 +104,31 @@ def train_watched(
         return same(load(folder), given)
     device, _ = choose_device(settings.device)  # what is not there is told before anything is written
     check_precision(settings.precision, device)
-    parts, resumed = choose_parts(store, valid, settings), folder if claim.resume else None
-    picked = Picked(**ranks.decided(lambda: dataclasses.asdict(kept_or_picked(resumed, given, parts, began))))
-    if picked.changes:
-        settings = with_picked(given, picked)
-        parts = fewer(parts, settings, picked.choosers)
-    network, facts = start(settings, parts)
-    fingerprint = fingerprint_of(settings, parts, facts.training.get("weights_digest", ""))
-    ranks.check_same("tiles, settings and weights", fingerprint)
+    with refusing(device):
+        parts, resumed = choose_parts(store, valid, settings), folder if claim.resume else None
+        picked = Picked(**ranks.decided(lambda: dataclasses.asdict(kept_or_picked(resumed, given, parts, began))))
+        if picked.changes:
+            settings = with_picked(given, picked)
+            parts = fewer(parts, settings, picked.choosers)
+        network, facts = start(settings, parts)
+        fingerprint = fingerprint_of(settings, parts, facts.training.get("weights_digest", ""))
+        ranks.check_same("tiles, settings and weights", fingerprint)
 
-    def claimed() -> tuple[bool, dict[str, Any]]:
-        """Claim the folder."""
-        begun = claim_folder(folder, "run.json", resume=claim.resume, overwrite=claim.overwrite)
-        return begun, unfinished(folder, fingerprint, settings)
+        def claimed() -> tuple[bool, dict[str, Any]]:
+            """Claim the folder."""
+            begun = claim_folder(folder, "run.json", resume=claim.resume, overwrite=claim.overwrite)
+            return begun, unfinished(folder, fingerprint, settings)
 
-    begun, kept = ranks.decided(claimed)
-    job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, cpu_began, watch, picked, ranks)
-    for line in (*parts.lines(), *([f"for {settings.minutes:g} minutes:", *picked.lines()] if picked.reasons else [])):
-        progress.say(line)
-    if "guard" in facts.training:
-        progress.say(f"guard: {facts.training['guard']}")
-    cleared = ranks.first and not begun
-    keeping = nothing_left(folder, folder / "resume" / "state.safetensors") if cleared else nullcontext()
-    with keeping, memory_problems(), refusing(device), compile_problems():
-        run = train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
+        begun, kept = ranks.decided(claimed)
+        job = Job(folder, settings, parts, network, facts, fingerprint, progress, began, cpu_began, watch, picked, ranks)
+        for line in (*parts.lines(), *([f"for {settings.minutes:g} minutes:", *picked.lines()] if picked.reasons else [])):
+            progress.say(line)
+        if "guard" in facts.training:
+            progress.say(f"guard: {facts.training['guard']}")
+        cleared = ranks.first and not begun
+        keeping = nothing_left(folder, folder / "resume" / "state.safetensors") if cleared else nullcontext()
+        with keeping, memory_problems(), compile_problems():
+            run = train_frozen(job) if settings.backbone == "frozen" else train_network(job, kept.get("plan"))
     ranks.wait()
     return run or load(folder)
 
@@ -321,7 +322,8 @@ def plan_for(job: Job) -> Plan:
     known: dict[str, Any] = {"precision": job.picked.precision} if job.picked.precision and settings.precision == "auto" else {}
 
     def step(plan: Plan) -> float:
-        return step_seconds(job.network, settings, plan, Transform(job.facts.preprocessing, store.px))
+        enough = math.inf if plan.compile else LOOK_S  # a compiler is at work in the first step
+        return step_seconds(job.network, settings, plan, Transform(job.facts.preprocessing, store.px), enough=enough)
 
     plan = make_plan(
         dataclasses.replace(settings, **known),

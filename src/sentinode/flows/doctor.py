@@ -12,7 +12,7 @@ import numpy as np
 from sentinode.errors import SourceProblem, shown
 from sentinode.machine.disk import DiskSpeed, disk_speed
 from sentinode.machine.match import Match, installed_match, wanted_torchvision
-from sentinode.machine.memory import available_bytes, set_allocator
+from sentinode.machine.memory import available_bytes, refusing, set_allocator
 from sentinode.machine.probe import TF32_SINCE, Machine, convolution_peak, keep_to_usable_cores, probe
 from sentinode.progress import Progress
 from sentinode.settings import TrainSettings, resolved
@@ -132,14 +132,15 @@ def doctor(store: str | Path | None = None, source: str | Path | None = None, *,
     progress.say("measuring decode, feed and train rates")
     px = 96 if opened is None else opened.px
     held = KAGGLE_TILES * TILE_BYTES if opened is None else len(opened) * px * px * 3
-    plan = make_plan(
-        settings,
-        px=px,
-        resident_bytes=held,
-        positive_share=0.5,
-        step_seconds=lambda plan: settings.batch / train_rate(settings, plan, px),
-    )
-    rates = measure(opened, source, settings, plan, settings.batch / plan.step_s)
+    with refusing(device):
+        plan = make_plan(
+            settings,
+            px=px,
+            resident_bytes=held,
+            positive_share=0.5,
+            step_seconds=lambda plan: settings.batch / train_rate(settings, plan, px),
+        )
+        rates = measure(opened, source, settings, plan, settings.batch / plan.step_s)
     match = installed_match()
     found = Diagnosis(
         machine=machine,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from sentinode.machine.plan import choose_device, reasoned, why_threads
+from sentinode.machine.probe import keep_to_usable_cores
 from sentinode.machine.ranks import Ranks
 from sentinode.settings import PredictSettings
 
@@ -30,21 +31,21 @@ class PredictPlan:
         """Return one line a choice, with its reason."""
         return reasoned(self, self.reasons)
 
-    def and_then(self, arithmetic: str, why: str) -> "PredictPlan":
-        """Return the plan with the arithmetic of one more run."""
+    def and_then(self, arithmetic: str, why: str, batch: int) -> "PredictPlan":
+        """Return the plan with the arithmetic of one more run, that computes `batch` tiles at a time."""
         before = self.reasons.get("arithmetic")
         reasons = self.reasons | {"arithmetic": f"{before}; then {why}" if before else why}
-        return dataclasses.replace(self, arithmetic=[*self.arithmetic, arithmetic], reasons=reasons)
+        if batch < self.batch:
+            reasons["batch"] = f"memory is too small for {self.batch} at a time"
+        fewest = min(batch, self.batch)
+        return dataclasses.replace(self, batch=fewest, arithmetic=[*self.arithmetic, arithmetic], reasons=reasons)
 
 
 def plan_prediction(settings: PredictSettings, ranks: Ranks) -> PredictPlan:
-    """Return the plan but for the arithmetic, and have torch compute in as many threads as it says.
-
-    Raises MachineProblem for a device that is not there.
-    """
+    """Return the plan but for the arithmetic; MachineProblem for a device that is not there."""
     device, why_device = choose_device(settings.device)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    if not settings.threads:
+        keep_to_usable_cores()
     threads = torch.get_num_threads()
     return PredictPlan(
         device,
@@ -54,7 +55,7 @@ def plan_prediction(settings: PredictSettings, ranks: Ranks) -> PredictPlan:
             "device": why_device,
             "threads": why_threads(settings.threads, threads, ranks),
             "batch": "as set; halved where memory is too small for it",
-            "memory_format": "the order in which tiles arrive, and the faster one for convolutions",
-            "tiles": "each is read once: keeping them in memory would gain nothing",
+            "memory_format": "the order in which tiles arrive",
+            "tiles": "a batch is read when its turn comes, once for each run: keeping them in memory would gain nothing",
         },
     )

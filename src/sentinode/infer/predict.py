@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from sentinode.errors import RunProblem, SourceProblem, UsageProblem, shown
 from sentinode.infer.ensemble import mean_logit, members_of
 from sentinode.infer.plan import plan_prediction
 from sentinode.machine.memory import memory_problems, refusing, set_allocator
-from sentinode.machine.probe import keep_to_usable_cores
+from sentinode.machine.probe import computing_in
 from sentinode.machine.ranks import ALONE, Ranks, joined
-from sentinode.nets.engine import Engine, fastest, in_whole_numbers, named
+from sentinode.nets.engine import FAILURES, FEW, Engine, fastest, in_whole_numbers, named
 from sentinode.nets.room import with_room
 from sentinode.nets.trained import Run, load, weights_digest
 from sentinode.progress import Progress, Tick
@@ -31,7 +32,10 @@ from sentinode.tiles.store import Store
 CALIBRATION, FEWEST = 128, 32
 """Most and fewest tiles that calibrate 8-bit whole numbers; as many others judge them."""
 WORTH_S = 15.0
-"""Seconds of work in plain fp32 from which on `predict` looks for a faster form: converting a network takes a fifth of it."""
+"""Seconds of work in plain fp32 from which on `predict` looks for a faster form. Converting a network takes a fifth of it, and for
+less than that it is worth more that a prediction that is made again gives the same bytes."""
+TRIALS = 40
+"""A form is tried on a part of the work of at most one in so many: about eight such are computed until the choice is made."""
 LABEL_TROUBLE = {"no image for label", "label is not a class"}
 """Reasons of the quarantine that concern a table of labels, not an image to score."""
 
@@ -81,10 +85,12 @@ def predict(
     check_target(target, submission, overwrite)
     if settings.batch < 1:
         raise UsageProblem("batch of at least 1", str(settings.batch), "change --batch")
+    if settings.threads < 0:
+        raise UsageProblem("threads of at least 0", str(settings.threads), "change --threads")
     if submission and (tiles / "train_labels.csv").is_file() and (tiles / "test").is_dir():
         tiles = tiles / "test"
     runs = [load(run) for run in inputs[:-1]]
-    with joined(settings.device) as ranks:
+    with joined(settings.device) as ranks, computing_in(settings.threads):
         quiet = quiet or not ranks.first
         if ranks.world > 1 and not (tiles / "store.json").is_file():
             raise UsageProblem("a packed store for several processes", shown(tiles), "pack these tiles first: 'sentinode pack'")
@@ -148,34 +154,45 @@ def score_store(runs: Sequence[str | Path], store: Store, views: int = 1, quiet:
     return score_runs([load(run) for run in runs], store, PredictSettings(views=views, precision="fp32"), quiet=quiet)  # type: ignore[arg-type]
 
 
-def arithmetic_of(run: Run, store: Store, settings: PredictSettings, ranks: Ranks) -> tuple[str, str, dict[str, Any]]:
-    """Return in what arithmetic a run computes: its name, why, and as `Run.logits` takes it.
+def arithmetic_of(run: Run, store: Store, settings: PredictSettings, ranks: Ranks) -> tuple[str, str, dict[str, Any], int]:
+    """Return in what arithmetic a run computes: its name, why, as `Run.logits` takes it, and how many tiles at a time.
 
     Of several processes each calibrates 8-bit whole numbers for itself, on the same tiles.
     """
+    batch = settings.batch
     if settings.precision not in {"auto", "int8"}:
-        return f"eager {settings.precision}", "asked for", {"precision": settings.precision}
-    engine = whole(run, store, settings.batch) if settings.precision == "int8" else measured(run, store, settings, ranks)
-    return engine.name, engine.reasons, {"form": engine.call}
+        return f"eager {settings.precision}", "asked for", {"precision": settings.precision}, batch
+    engine, batch = (whole(run, store, batch), batch) if settings.precision == "int8" else measured(run, store, settings, ranks)
+    return engine.name, engine.reasons, {"form": engine.call}, batch
 
 
-def measured(run: Run, store: Store, settings: PredictSettings, ranks: Ranks) -> Engine:
-    """Return a run's fastest form for the first tiles; of several processes the first measures for all.
+def measured(run: Run, store: Store, settings: PredictSettings, ranks: Ranks) -> tuple[Engine, int]:
+    """Return a run's fastest form for the first tiles, and how many at a time memory has room for, `settings.batch` at most.
 
-    Little work is left to plain fp32, and told without a rate: a prediction that is made again then gives the same bytes.
+    Of several processes the first measures for all, with regard to its own share of the work; where another cannot make that form,
+    all compute in plain fp32. Little work is left to that, too, and told without a rate: made again it gives the same bytes.
     """
-    transform, at_most, tiles = run.transform(), min(settings.batch, len(store)), len(store) * settings.views
+    transform, tiles = run.transform(), -(-len(store) // ranks.world) * settings.views
+    example = min(settings.batch, len(store), max(FEW, tiles // TRIALS))
+    engine, at_once = None, example
 
-    def input_of(at_once: int) -> Tensor:
-        inputs: Tensor = transform(torch.from_numpy(np.array(store.tiles[:at_once])).to(run.device))
+    def input_of(k: int) -> Tensor:
+        inputs: Tensor = transform(torch.from_numpy(np.array(store.tiles[:k])).to(run.device))
         return inputs
 
+    def form(name: str) -> tuple[Engine, int]:
+        return with_room(lambda k: named(name, run.model, input_of(k)), example)
+
     if ranks.first:
-        engine, _ = with_room(lambda k: fastest(run.model, input_of(k), tiles=tiles, worth_s=WORTH_S), at_most)
-        ranks.told(engine.name)
-        return engine
-    name = ranks.told("")
-    return with_room(lambda k: named(name, run.model, input_of(k)), at_most)[0]
+        engine, at_once = with_room(lambda k: fastest(run.model, input_of(k), tiles=tiles, worth_s=WORTH_S), example)
+    name = ranks.told(engine.name if engine else "")
+    if engine is None:
+        with suppress(*FAILURES, MemoryError):
+            engine, at_once = form(name)
+    if ranks.total(float(engine is None)) or engine is None:
+        plain, at_once = form("eager fp32")
+        engine = dataclasses.replace(plain, reasons=f"a process of this job cannot make {name}")
+    return engine, settings.batch if at_once == example else at_once
 
 
 def whole(run: Run, store: Store, batch: int) -> Engine:
@@ -234,7 +251,6 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
             f"pack the tiles with --positive {shown(positive)}",
         )
     set_allocator()
-    keep_to_usable_cores()
     progress = Progress(quiet)
     say = functools.partial(progress.say, always=True)
     plan, members = plan_prediction(settings, ranks), []
@@ -244,13 +260,13 @@ def score_runs(runs: list[Run], store: Store, settings: PredictSettings, *, quie
     for number, run in enumerate(runs, 1):
         run.model.to(plan.device)
         with refusing(plan.device):
-            name, why, arithmetic = arithmetic_of(run, store, settings, ranks)
-            plan = plan.and_then(name, why)
+            name, why, arithmetic, batch = arithmetic_of(run, store, settings, ranks)
+            plan = plan.and_then(name, why, batch)
             progress.say(f"  arithmetic: {name} ({why})")
             with progress.track(f"run {number} of {len(runs)}", last - first) as tick:
                 done = checking(store, first, tick)
                 how: dict[str, Any] = {"views": settings.views, "done": done, "say": say}
-                own = run.logits(store.tiles[first:last], settings.batch, **how, **arithmetic)
+                own = run.logits(store.tiles[first:last], batch, **how, **arithmetic)
                 logits = ranks.gathered(own)
         members.append(logits.astype(np.float64))
     logit = mean_logit(members)

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,26 +57,42 @@ def memory_problems(do: str = "use a smaller --batch, --micro-batch or --input-s
         raise MachineProblem("memory enough for the work", f"{amount} ({where})", do) from error
 
 
+class _Refusal:
+    """How many are inside `refusing` in this process, and the limit as the first of them found it."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = threading.Lock(), 0, (0, 0)
+
+
+_REFUSAL = _Refusal()
+
+
 @contextmanager
 def refusing(device: str = "cpu", root: Path = ROOT) -> Iterator[None]:
     """Have the system refuse what a container's limit has no room for, where otherwise the kernel would kill the process.
 
     A refused allocation can be met with fewer tiles at a time. Only for work on a CPU, on Linux, in a container that has a limit.
+    Threads and calls within calls share it: the first sets what the last takes back.
     """
     if device != "cpu" or not sys.platform.startswith("linux") or limit_bytes(root) >= _physical_bytes(root):
         yield
         return
     import resource
 
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    held = field(Path("/proc/self/status"), "VmData:") * 1024
-    soft = held + available_bytes(root)
-    known = [limit for limit in before if limit != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_DATA, (min([soft, *known]), before[1]))
+    with _REFUSAL.lock:
+        if not _REFUSAL.users:
+            before = _REFUSAL.before = resource.getrlimit(resource.RLIMIT_DATA)
+            held = field(Path("/proc/self/status"), "VmData:") * 1024
+            known = [limit for limit in before if limit != resource.RLIM_INFINITY]
+            resource.setrlimit(resource.RLIMIT_DATA, (min([held + available_bytes(root), *known]), before[1]))
+        _REFUSAL.users += 1
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
+        with _REFUSAL.lock:
+            _REFUSAL.users -= 1
+            if not _REFUSAL.users:
+                resource.setrlimit(resource.RLIMIT_DATA, _REFUSAL.before)
 
 
 def size_of(asked: re.Match[str]) -> str:

@@ -18,6 +18,9 @@ GAIN = 1.15
 does not turn the choice and the same seed gives the same model."""
 ROUNDS = 3
 """How often the precisions are timed in turn."""
+LOOK_S, PROBE_S = 1.0, 5.0
+"""Seconds of steps after which a look at one precision ends, and of looks after which none is begun again: the longer a step takes,
+the less of it is noise."""
 LONG_S = 1800.0
 """Seconds of steps from which on compiling is tried on a GPU: the try takes a minute or so, and as much again if it is taken."""
 SHORT_MIN = 10
@@ -204,7 +207,10 @@ def choose_precision(plan: Plan, step_seconds: Callable[[Plan], float], rounds: 
     """
     tried = ["fp32", *(["tf32"] if has_tf32(plan.device) else []), "bf16", *(["fp16"] if plan.device.startswith("cuda") else [])]
     # In turn and the least of several: a busy moment then slows none alone.
-    found = [{p: step_seconds(dataclasses.replace(plan, precision=p)) for p in tried} for _ in range(rounds)]
+    found: list[dict[str, float]] = []
+    began = time.perf_counter()
+    while len(found) < rounds and (not found or time.perf_counter() - began < PROBE_S):
+        found.append({p: step_seconds(dataclasses.replace(plan, precision=p)) for p in tried})
     times = {p: min(seconds[p] for seconds in found) for p in tried}
     chosen = "fp32"
     for precision in tried[1:]:

@@ -7,6 +7,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,6 +101,19 @@ def keep_to_usable_cores() -> None:
     threads = usable_cores()
     if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > threads:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def computing_in(threads: int) -> Iterator[None]:
+    """Have torch compute in so many threads, and afterwards in as many as before; 0 changes nothing."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cpu_name(root: Path = ROOT) -> str:

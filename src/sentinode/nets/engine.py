@@ -22,6 +22,8 @@ SHARE = 0.2
 """Share of the work in plain fp32 that choosing may take: then no further form is tried."""
 CONVERSION_S = 3.0
 """Seconds that OpenVINO takes to convert and compile a network of the usual size (ResNet18: 2.4 s on two cores)."""
+FEW = 8
+"""Tiles by which the work of a network is guessed before anything is measured in earnest."""
 SETTLED = 1.5
 """A reduced form that is so many times as fast as plain fp32 leaves the other forms in fp32 no chance: none gained as much."""
 FAILURES = (
@@ -82,20 +84,19 @@ def fastest(
     tiles
         How many are to come; choosing stops when it would take too large a share of them. None: all forms are tried.
     worth_s
-        Seconds: what plain fp32 does with all `tiles` in less is left to it.
+        Seconds: what plain fp32 does with all `tiles` in less, or in a single batch, is left to it.
     """
     module = placed(module.eval(), example.device)
     made = forms(module, example)
     plain = next(iter(made))
     calls: dict[str, Call] = {plain: made[plain]()}
+    if worth_s and tiles is not None and work_seconds(calls[plain], example, tiles) < worth_s:
+        return Engine(plain, "fp32", calls[plain], f"a batch at most, or less than {worth_s:.0f} s of work")
     reference = calls[plain](example)
     times = {plain: seconds(calls[plain], example)}
     left_out: dict[str, str] = {}
     away: dict[str, float] = {}
-    work_s = float("inf") if tiles is None else times[plain] * tiles / len(example)
-    if work_s < worth_s:
-        return Engine(plain, "fp32", calls[plain], f"so few tiles take less than {worth_s:.0f} s as it is")
-    ends = time.perf_counter() + SHARE * work_s
+    ends = time.perf_counter() + (float("inf") if tiles is None else SHARE * times[plain] * tiles / len(example))
     for name, make in list(made.items())[1:]:
         precision = name.split()[1]
         if allowed == "fp32" and precision != "fp32":
@@ -117,10 +118,21 @@ def fastest(
             continue
         calls[name], times[name], away[name] = call, seconds(call, example), error
     for _ in range(ROUNDS - 1):
+        if time.perf_counter() > ends:
+            break
         for name in [n for n in times if times[n] <= HOPELESS * min(times.values())]:
             times[name] = min(times[name], seconds(calls[name], example))
     chosen = choose(times)
     return Engine(chosen, chosen.split()[1], calls[chosen], told(times, away, left_out, len(example)))
+
+
+def work_seconds(call: Call, example: Tensor, tiles: int) -> float:
+    """Return about how many seconds `call` takes for so many tiles, judged by a few of them; 0 for a batch at most."""
+    if tiles <= len(example):
+        return 0.0
+    few = example[:FEW]
+    call(few)
+    return min(seconds(call, few) for _ in range(2)) * tiles / len(few)
 
 
 def choose(times: dict[str, float]) -> str:
