@@ -68,7 +68,7 @@ ROWS = (
     Row("finetune", "lite0_speedup_switches", "fine-tune EfficientNet-Lite0, 192 px", f"timm, {SWITCHES}"),
     Row("predict", "speedup", "ResNet18 over 8 views, a view", "TIAToolbox PatchPredictor", "share_of_peak"),
     Row("predict", "speedup_fp32", "ResNet18 over 8 views, a view, fp32", "TIAToolbox PatchPredictor", "share_of_peak_fp32"),
-    Row("predict", "speedup_int8", "ResNet18 over 8 views, a view, int8", "TIAToolbox PatchPredictor"),
+    Row("predict", "speedup_int8", "ResNet18 over 8 views, a view, int8 and its calibration", "TIAToolbox PatchPredictor"),
     Row("predict", "speedup_switches", "ResNet18 over 8 views, a view", "PatchPredictor, batch 64, 2 loaders, our allocator"),
 )
 """The lines, in order; `bound` names the figure that says how near to its bound ours is, `of` that bound in words."""
