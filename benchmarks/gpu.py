@@ -142,7 +142,7 @@ def measure(options: argparse.Namespace) -> Record:
         conditions=started | {"chosen": chosen},
         notes=[
             "The bars are those of an H100 or H200; at the usual batch of 64, 220,000 tiles are 3,438 steps: 0.3 ms each for a second.",
-            "In a training epoch the host looks every 16 steps whether all was finite; other waits are faults (host_waits_an_epoch).",
+            "In a training epoch the host waits for nothing: what it reads was sent off 16 steps before (host_waits_an_epoch).",
         ],
     )
 

@@ -30,7 +30,8 @@ TAIL = """
   --sample that would.
 - **A loss or gradient that is not finite**: the step is not taken (weights, moments, batch statistics and the running mean stay), the
   learning rate goes on at half. After three in a row training ends with the best epoch so far, and `stopped_by` says so; a run that
-  has none is an error. On a GPU nothing waits for it: the device skips the step, and the host looks every 16 steps.
+  has none is an error. On a GPU nothing waits for it: the device skips the step, and the
+  host reads every 16 steps what was sent to it 16 steps ago.
 - **A store that is gone, cut or changed under a run**: its size, time and number are looked at before each batch that comes from disk,
   and tiles are compared with their digests as they are read. The run ends with a checkpoint of its last step and goes on when the
   store is back. Weights and checkpoints carry a digest of all they hold; a damaged checkpoint falls back to the one before it.

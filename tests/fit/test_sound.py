@@ -121,18 +121,47 @@ def test_three_in_a_row_end_it_and_three_in_all_do_not(kind: str) -> None:
     assert scattered.stopped_by == sound.STOPPED  # the two before the look count
 
 
-def test_the_device_is_read_every_so_many_steps_only() -> None:
+def test_the_device_is_read_every_so_many_steps_only_and_what_it_sent_that_long_ago() -> None:
+    """Then nobody waits: the tally has left the device while the next was counted."""
     state = fresh("device")
-    for number in range(sound.LOOK_EVERY - 1):
-        step(state, float("nan") if number in {3, 7} else None, number)
+    for number in range(2 * sound.LOOK_EVERY - 1):
+        step(state, float("nan") if number in {3, 7, 20} else None, number)
         assert (state.skipped, state.loss_sum, state.news) == (0, 0.0, [])
     step(state, None, 99)
     assert state.skipped == 2
     assert state.loss_sum > 0
-    assert state.tiles_seen == 16 * (sound.LOOK_EVERY - 2)
+    assert state.tiles_seen == 16 * (2 * sound.LOOK_EVERY - 2)
     assert state.news == [
-        "2 of the steps up to 16: loss or gradients not finite, so not taken; the learning rate goes on at 0.25 of its plan"
+        "2 of the steps up to 32: loss or gradients not finite, so not taken; the learning rate goes on at 0.25 of its plan"
     ]
+    sound.look(state)
+    assert state.skipped == 3
+    assert state.tiles_seen == 16 * (2 * sound.LOOK_EVERY - 3)
+
+
+def test_a_row_of_bad_steps_across_two_tallies_ends_it() -> None:
+    state = fresh("device")
+    for number in range(3 * sound.LOOK_EVERY):
+        step(state, float("nan") if number in {14, 15, 16} else None, number)
+        if number < 3 * sound.LOOK_EVERY - 1:
+            assert not state.stopped_by
+    assert state.stopped_by == sound.STOPPED
+    assert state.skipped == 3
+
+
+def test_what_is_on_its_way_is_in_the_checkpoint(tmp_path: Path) -> None:
+    whole, nan = fresh("device"), float("nan")
+    for number in range(sound.LOOK_EVERY + 3):
+        step(whole, nan if number in {5, 17} else None, number)
+    assert whole.sent is not None
+    write_checkpoint(tmp_path / "state.safetensors", whole, "f")
+    resumed = fresh("device")
+    read_checkpoint(tmp_path / "state.safetensors", resumed, "f")
+    for state in (whole, resumed):
+        for number in range(sound.LOOK_EVERY + 3, 2 * sound.LOOK_EVERY + 2):
+            step(state, None, number)
+    check_same(all_of(resumed), all_of(whole))
+    assert (resumed.skipped, resumed.rate_factor, resumed.news) == (1, 0.5, whole.news)
 
 
 def test_host_and_device_take_the_same_steps() -> None:

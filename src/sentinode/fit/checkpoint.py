@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sentinode.errors import RunProblem, shown
 from sentinode.fit.loop import Progressing
+from sentinode.fit.sound import arrived
 from sentinode.machine.ranks import started
 from sentinode.nets.sealed import sealed, unsealed
 from sentinode.run import replacing
@@ -46,6 +47,8 @@ def write_checkpoint(path: Path, state: Progressing, fingerprint: str) -> None:
         tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in moments.items() if v is not None}
     if state.tally is not None:
         tensors["tally"] = state.tally
+    if state.sent is not None:
+        tensors["sent"] = arrived(state.sent)
     plain: dict[str, Any] = {name: getattr(state, name) for name in PLAIN}
     plain |= {"format": FORMAT, "fingerprint": fingerprint, "scaler": state.scaler.state_dict()}
     data = sealed(tensors, json.dumps(plain))
@@ -93,6 +96,7 @@ def read_checkpoint(path: Path, state: Progressing, fingerprint: str) -> str:
     device = next(state.model.parameters()).device
     state.best = {k: v.to(device) for k, v in under(tensors, "best.").items()}
     state.tally = tensors["tally"].to(device) if "tally" in tensors else None
+    state.sent = (tensors["sent"], None) if "sent" in tensors else None
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in under(tensors, "optimizer.").items():
         number, key = name.split(".", 1)

@@ -37,7 +37,7 @@ class Progressing:
     last time or is expected to, is to be over at `until` seconds (0: at the end of the minutes). `at_once` is how many tiles go
     through the network at a time: the plan's micro-batch (0 before the first step), or less where memory was too small. `skipped`
     steps were not finite and not taken, the last `in_a_row` of them; `rate_factor` is what they left of the learning rate; `tally`
-    is what `sound` keeps on a GPU. `news` are sentences nobody has read out yet.
+    is what `sound` keeps on a GPU, `sent` the one before it, on its way to the host. `news` are sentences nobody has read out yet.
     """
 
     model: nn.Module
@@ -65,6 +65,7 @@ class Progressing:
     skipped: int = 0
     in_a_row: int = 0
     tally: Tensor | None = None
+    sent: sound.Sent | None = None
     news: list[str] = field(default_factory=list)
 
 

@@ -2,8 +2,9 @@
 
 On a CPU the loss is at hand and one look at the gradients' norm decides. On a GPU reading a number would make the host wait for the
 device at every step. So nothing is read there: the fused optimisers leave weights and moments alone where `found_inf` is 1 (the
-flag that torch's own loss scaler sets), and a tally on the device is read every `LOOK_EVERY` steps. The rate is then lowered up to
-so many steps later than on a CPU, and training ends as much later; no step that is not finite is ever taken.
+flag that torch's own loss scaler sets), and a tally is kept on the device. Every `LOOK_EVERY` steps the last one, which has been on
+its way to the host since then, is read, and the next is sent off: the device always has work before it. The rate is lowered up to
+twice so many steps later than on a CPU, and training ends as much later; no step that is not finite is ever taken.
 """
 
 from typing import TYPE_CHECKING
@@ -22,10 +23,12 @@ LOWER = 0.5
 IN_A_ROW = 3
 """So many such steps one after another end the training."""
 LOOK_EVERY = 16
-"""Steps between two looks at what a GPU has counted."""
+"""Steps that a GPU counts in one tally."""
 STOPPED = "steps that are not finite"
 """What `stopped_by` then says."""
 
+Sent = tuple[Tensor, torch.cuda.Event | None]
+"""A tally in the host's memory, and on a GPU what happens when it has arrived."""
 Statistics = list[tuple[Tensor, Tensor]]
 """Buffers, and what they held."""
 
@@ -98,20 +101,59 @@ def step_blindly(state: "Progressing", bad: Tensor, loss_sum: Tensor, n: int, be
     loss = loss + torch.where(bad, 0.0, loss_sum.double())
     state.tally = torch.stack([loss, tiles + n * wrong, skipped + wrong, row, torch.maximum(longest, row)])
     if state.step % LOOK_EVERY == 0:
-        look(state)
+        hand_over(state, state.tally)
 
 
-def look(state: "Progressing") -> None:
-    """Read the tally, where there is one: the host waits for the device here."""
-    if state.tally is None:
+def hand_over(state: "Progressing", tally: Tensor) -> None:
+    """Read the tally before this one, send this one off, and begin the next with the steps in a row."""
+    read_sent(state)
+    state.sent = sent_off(tally)
+    row = tally[3:4]
+    state.tally = torch.cat([torch.zeros_like(tally[:3]), row, row])
+
+
+def sent_off(tally: Tensor) -> Sent:
+    """Return a copy of the tally in the host's memory, and what happens when it has arrived; nobody waits for it now."""
+    if not tally.is_cuda:
+        return tally.clone(), None
+    there, arrival = torch.empty(tally.shape, dtype=tally.dtype, pin_memory=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    there.copy_(tally, non_blocking=True)
+    arrival.record(torch.cuda.current_stream(tally.device))
+    return there, arrival
+
+
+def arrived(sent: Sent) -> Tensor:
+    """Return the tally that was sent off, waited for if need be."""
+    tally, arrival = sent
+    if arrival is not None:
+        arrival.synchronize()
+    return tally
+
+
+def read_sent(state: "Progressing") -> None:
+    """Read the tally that was sent off, where there is one; it left many steps ago."""
+    if state.sent is None:
         return
-    loss, tiles, skipped, row, longest = state.tally.tolist()
+    tally, state.sent = arrived(state.sent), None
+    read(state, tally)
+
+
+def read(state: "Progressing", tally: Tensor) -> None:
+    """Put what a tally has counted into `state`; one that is on a device is waited for."""
+    loss, tiles, skipped, row, longest = tally.tolist()
     state.loss_sum += loss
     state.tiles_seen -= int(tiles)
     if skipped:
         lower(state, int(skipped), int(longest))
     state.in_a_row = int(row)
-    state.tally = torch.tensor([0.0, 0.0, 0.0, row, row], dtype=torch.float64, device=state.tally.device)
+
+
+def look(state: "Progressing") -> None:
+    """Read all that was counted, where there is a tally: the host waits for the device here."""
+    read_sent(state)
+    if state.tally is not None:
+        read(state, state.tally)
+        state.tally = torch.tensor([0.0, 0.0, 0.0, *[state.in_a_row] * 2], dtype=torch.float64, device=state.tally.device)
 
 
 def check_begun(state: "Progressing") -> None:
