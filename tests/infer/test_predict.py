@@ -248,6 +248,18 @@ def test_the_plan_is_told_with_reasons_and_kept_in_the_header(
     assert told.count("  arithmetic: eager bf16 (asked for)") == 2
 
 
+def test_for_a_single_batch_nothing_is_measured(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> Engine:
+        raise AssertionError("it was measured")
+
+    monkeypatch.setattr("sentinode.infer.predict.fastest", never)
+    scores = predict(place.runs[0], place.store.path, out=tmp_path / "s.csv", batch=80, quiet=True)
+    assert scores.header["plan"]["arithmetic"] == ["eager fp32"]
+    assert scores.table["logit"].tolist() == logits_of(place, tmp_path, precision="fp32", batch=80).tolist()
+    with pytest.raises(AssertionError, match="it was measured"):
+        predict(place.runs[0], place.store.path, out=tmp_path / "t.csv", batch=79, quiet=True)
+
+
 @pytest.mark.parametrize("most", [40, 1])
 def test_where_memory_is_too_small_for_a_batch_the_form_is_chosen_with_fewer_tiles(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int

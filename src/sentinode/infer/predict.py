@@ -183,6 +183,8 @@ def measured(run: Run, store: Store, settings: PredictSettings, ranks: Ranks) ->
     def form(name: str) -> tuple[Engine, int]:
         return with_room(lambda k: named(name, run.model, input_of(k)), example)
 
+    if tiles <= settings.batch:
+        return dataclasses.replace(form("eager fp32")[0], reasons="a batch at most: nothing is measured"), settings.batch
     if ranks.first:
         engine, at_once = with_room(lambda k: fastest(run.model, input_of(k), tiles=tiles, worth_s=WORTH_S), example)
     name = ranks.told(engine.name if engine else "")

@@ -84,14 +84,14 @@ def fastest(
     tiles
         How many are to come; choosing stops when it would take too large a share of them. None: all forms are tried.
     worth_s
-        Seconds: what plain fp32 does with all `tiles` in less, or in a single batch, is left to it.
+        Seconds: what plain fp32 does with all `tiles` in less is left to it.
     """
     module = placed(module.eval(), example.device)
     made = forms(module, example)
     plain = next(iter(made))
     calls: dict[str, Call] = {plain: made[plain]()}
     if worth_s and tiles is not None and work_seconds(calls[plain], example, tiles) < worth_s:
-        return Engine(plain, "fp32", calls[plain], f"a batch at most, or less than {worth_s:.0f} s of work")
+        return Engine(plain, "fp32", calls[plain], f"less than {worth_s:.0f} s of work")
     reference = calls[plain](example)
     times = {plain: seconds(calls[plain], example)}
     left_out: dict[str, str] = {}
@@ -127,9 +127,7 @@ def fastest(
 
 
 def work_seconds(call: Call, example: Tensor, tiles: int) -> float:
-    """Return about how many seconds `call` takes for so many tiles, judged by a few of them; 0 for a batch at most."""
-    if tiles <= len(example):
-        return 0.0
+    """Return about how many seconds `call` takes for so many tiles, judged by a few of them."""
     few = example[:FEW]
     call(few)
     return min(seconds(call, few) for _ in range(2)) * tiles / len(few)
