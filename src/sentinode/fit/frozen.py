@@ -15,7 +15,7 @@ from sentinode.fit.probe import keep_floor_sample
 from sentinode.fit.record import auroc_so_far, finish, write_history
 from sentinode.fit.start import Job, classifier_of, unwatched
 from sentinode.machine.memory import peak_bytes, peak_gpu_bytes
-from sentinode.machine.plan import choose_device, why_threads
+from sentinode.machine.plan import choose_device, reasoned, why_threads
 from sentinode.nets.trained import Run
 from sentinode.run import write_json
 from sentinode.settings import TrainSettings
@@ -70,8 +70,7 @@ def train_frozen(job: Job) -> Run | None:
     kept |= {"picked": dataclasses.asdict(job.picked)} if job.picked.changes else {}
     write_json(job.folder / "unfinished.json", kept)
     keep_floor_sample(job.folder / "floor.npz", *job.parts.train)
-    chosen, reasons = basis_of(job)
-    for told in ("plan:", *(f"  {name}: {chosen[name]} ({why})" for name, why in reasons.items())):
+    for told in ("plan:", *reasoned(*basis_of(job))):
         job.progress.say(told)
     features = features_of(job)
     before, fitted = time.perf_counter() - job.began, fitted_head(job, job.settings, features)

@@ -83,9 +83,13 @@ def network_features(store: Store, rows: Codes, settings: AuditSettings, progres
     from sentinode.fit.features import Extraction, extract
     from sentinode.fit.parts import Parts
     from sentinode.fit.start import classifier_of, start
+    from sentinode.machine.memory import set_allocator
     from sentinode.machine.plan import choose_device
+    from sentinode.machine.probe import keep_to_usable_cores
     from sentinode.tiles.split import OPTIMISTIC, Split
 
+    set_allocator()
+    keep_to_usable_cores()
     parts = Parts(Split(store.rows.iloc[:0], "random", settings.seed, (OPTIMISTIC,)), (store, rows), (store, rows))
     network, facts = start(resolved(TrainSettings(backbone="frozen", seed=settings.seed)), parts)
     pooled = classifier_of(network).pooled.to(choose_device("auto")[0])

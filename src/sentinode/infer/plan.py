@@ -29,7 +29,7 @@ class PredictPlan:
 
     def lines(self) -> list[str]:
         """Return one line a choice, with its reason."""
-        return reasoned(self, self.reasons)
+        return reasoned(vars(self), self.reasons)
 
     def and_then(self, arithmetic: str, why: str, batch: int) -> "PredictPlan":
         """Return the plan with the arithmetic of one more run, that computes `batch` tiles at a time."""

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sentinode.errors import MachineProblem, UsageProblem, shown
 from sentinode.limits import usable_cores
@@ -59,12 +60,12 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Return one line a choice, with its reason."""
-        return reasoned(self, self.reasons)
+        return reasoned(vars(self), self.reasons)
 
 
-def reasoned(plan: object, reasons: dict[str, str]) -> list[str]:
-    """Return one line for each choice of a plan that has a reason."""
-    return [f"  {name}: {getattr(plan, name)} ({why})" for name, why in reasons.items()]
+def reasoned(choices: Mapping[str, Any], reasons: Mapping[str, str]) -> list[str]:
+    """Return one line for each choice that has a reason."""
+    return [f"  {name}: {choices[name]} ({why})" for name, why in reasons.items()]
 
 
 def choose_device(device: str) -> tuple[str, str]:
